@@ -1,0 +1,283 @@
+"""The whole policy of the product: what has to be done next, decided from facts alone.
+
+Nothing here reads or writes anything. `jobs.reconcile` collects a `Snapshot` (what Label Studio says) and a `State`
+(what the registry and the queues say), asks `decide`, and enqueues the answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from al_backend.settings import LearningSettings
+
+UNTRAINED = "untrained"
+"""Model version of the empty answers that a project gets before its first training."""
+
+MAX_ATTEMPTS = 3
+"""Trainings of one and the same snapshot before a person has to ask for another."""
+
+REPUBLISH_MARK = "+r"
+"""Between a version and the number of its later rankings in the model version that Label Studio gets.
+
+Label Studio switches between model versions at once, but can neither update predictions in bulk nor tell two rankings
+of one version apart; so the second ranking of `yolov5n-v3-1f2e3d` is published as `yolov5n-v3-1f2e3d+r2`.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What Label Studio says about a project at one moment.
+
+    Attributes:
+        classes: labels of the labelling config, in its order.
+        labels: digest of the chosen annotation of every labelled task.
+        pool: ids of the tasks that are still open.
+        model_version: that the project shows, "" when none.
+        titles: of the project's ML backends; a project pointing at one is served in random order.
+        stored: predictions per model version.
+        scored: tasks that have a prediction of the published model version.
+        duplicates: ids of predictions that a newer one of the same task and model version supersedes.
+        taken_at: when the labels were read (UTC).
+    """
+
+    classes: tuple[str, ...]
+    labels: Mapping[int, str]
+    pool: tuple[int, ...]
+    model_version: str
+    titles: frozenset[str]
+    stored: Mapping[str, int]
+    scored: frozenset[int]
+    duplicates: tuple[int, ...]
+    taken_at: datetime
+
+    @property
+    def digest(self) -> str:
+        """Identity of the labels and the class list: the same content gives the same digest."""
+        content = [*self.classes, *(f"{task}:{digest}" for task, digest in sorted(self.labels.items()))]
+        return hashlib.sha256("\n".join(content).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedOn:
+    """What the newest trained version, promoted or refused, has seen."""
+
+    version: str
+    labels: Mapping[str, str]
+    snapshot_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RankingState:
+    """How far the newest ranking of the active version is.
+
+    Attributes:
+        id: of the ranking, which is also the model version under which it is published.
+        created_at: when the pool was listed.
+        missing: shards that are neither finished nor waiting nor being worked on.
+        unfinished: number of shards without a result.
+        published: whether Label Studio serves this ranking.
+        unranked: tasks that the ranking left out on purpose (`pool_size`).
+    """
+
+    id: str
+    created_at: datetime
+    missing: tuple[int, ...]
+    unfinished: int
+    published: bool
+    unranked: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The last training that was started, whatever became of it."""
+
+    digest: str
+    count: int
+    started_at: datetime
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the registry and the queues say about a project at the same moment."""
+
+    active: str | None = None
+    trained_on: TrainedOn | None = None
+    versions: tuple[str, ...] = ()
+    ranking: RankingState | None = None
+    published: str | None = None
+    training: bool = False
+    publishing: bool = False
+    retiring: bool = False
+    scoring_new: bool = False
+    train_requested_at: datetime | None = None
+    train_from_scratch: bool = False
+    rank_requested_at: datetime | None = None
+    attempt: Attempt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Train on all labels."""
+
+    reason: str
+    from_scratch: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StartRanking:
+    """List the pool and measure it with the active version."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreShards:
+    """Measure these shards of a ranking."""
+
+    ranking: str
+    shards: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Order a measured ranking and make Label Studio serve it."""
+
+    ranking: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreNew:
+    """Measure tasks that arrived after the ranking and place them in it."""
+
+    ranking: str
+    tasks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Repoint:
+    """Set the project's model version back to the published one."""
+
+    model_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Delete predictions of our former model versions, and superseded duplicates, slowly."""
+
+    model_versions: tuple[str, ...]
+    predictions: tuple[int, ...] = field(default=())
+
+
+Action = Train | StartRanking | ScoreShards | Publish | ScoreNew | Repoint | Retire
+
+
+def decide(snapshot: Snapshot, state: State, settings: LearningSettings) -> list[Action]:
+    """Everything that has to be started now, in the order in which it should be enqueued.
+
+    Calling it again with the same facts gives the same answer; work that is waiting or running is not asked for twice.
+    """
+    actions: list[Action] = []
+    training = _training(snapshot, state, settings)
+    if training is not None:
+        actions.append(training)
+    actions += _ranking(snapshot, state)
+    if state.published is not None and not state.publishing:
+        if snapshot.model_version != state.published and _may_repoint(snapshot, state):
+            actions.append(Repoint(state.published))
+        kept = {state.published, None if state.ranking is None else state.ranking.id}
+        old = tuple(name for name in sorted(snapshot.stored) if _is_ours(name, state) and name not in kept)
+        if (old or snapshot.duplicates) and not state.retiring:
+            actions.append(Retire(old, snapshot.duplicates))
+    return actions
+
+
+def pending_labels(labels: Mapping[int, str], trained_on: TrainedOn | None) -> int:
+    """Labelled tasks that the newest version has not seen in their present form, and seen ones that are gone."""
+    seen = {} if trained_on is None else trained_on.labels
+    changed = sum(1 for task, digest in labels.items() if seen.get(str(task)) != digest)
+    gone = sum(1 for task in seen if int(task) not in labels)
+    return changed + gone
+
+
+def missing_labels(labels: Mapping[int, str], trained_on: TrainedOn | None, settings: LearningSettings) -> int:
+    """How many more labelled images start the next training on their own; 0 means that it is due."""
+    if trained_on is None:
+        return max(0, settings.min_labels - len(labels))
+    return max(0, settings.train_every - pending_labels(labels, trained_on), settings.min_labels - len(labels))
+
+
+def is_validation(task: int, share: float, seed: int) -> bool:
+    """Whether a task's label is held out: a fixed random choice by task id, the same in every cycle."""
+    draw = hashlib.sha256(f"validation:{seed}:{task}".encode()).digest()
+    return int.from_bytes(draw[:8], "big") < share * 2**64
+
+
+def published_name(version: str, earlier: Iterable[str]) -> str:
+    """The model version under which the next ranking of `version` is published.
+
+    Args:
+        version: name of the trained version.
+        earlier: model versions of its earlier rankings.
+    """
+    numbers = [ranking_number(name) for name in earlier if version_of(name) == version]
+    return version if not numbers else f"{version}{REPUBLISH_MARK}{max(numbers) + 1}"
+
+
+def version_of(model_version: str) -> str:
+    """The trained version behind a model version of Label Studio."""
+    return model_version.split(REPUBLISH_MARK)[0]
+
+
+def ranking_number(model_version: str) -> int:
+    """Which ranking of its version a model version is, from 1."""
+    _, mark, number = model_version.partition(REPUBLISH_MARK)
+    return int(number) if mark and number.isdigit() else 1
+
+
+def _training(snapshot: Snapshot, state: State, settings: LearningSettings) -> Train | None:
+    if state.training or not snapshot.labels:
+        return None
+    attempt = state.attempt
+    requested = state.train_requested_at
+    trained_at = None if state.trained_on is None else state.trained_on.snapshot_at
+    asked = requested is not None and (trained_at is None or requested > trained_at)
+    if attempt is not None and attempt.digest == snapshot.digest and attempt.count >= MAX_ATTEMPTS:
+        # The same labels failed again and again: only a request that is newer than the last failure tries once more.
+        asked = asked and requested is not None and requested > attempt.started_at
+        if not asked:
+            return None
+    if asked:
+        return Train("requested", state.train_from_scratch)
+    if missing_labels(snapshot.labels, state.trained_on, settings) > 0:
+        return None
+    new = pending_labels(snapshot.labels, state.trained_on)
+    return Train(f"{new} new or changed labels", settings.train_mode == "from_scratch")
+
+
+def _ranking(snapshot: Snapshot, state: State) -> list[Action]:
+    if state.active is None or state.publishing:
+        return []
+    ranking = state.ranking
+    asked = state.rank_requested_at is not None and (ranking is None or state.rank_requested_at > ranking.created_at)
+    if ranking is None or (asked and ranking.published):
+        return [StartRanking(state.active)] if snapshot.pool else []
+    if not ranking.published:
+        if ranking.missing:
+            return [ScoreShards(ranking.id, ranking.missing)]
+        return [] if ranking.unfinished else [Publish(ranking.id)]
+    new = tuple(task for task in snapshot.pool if task not in snapshot.scored and task not in ranking.unranked)
+    return [ScoreNew(ranking.id, new)] if new and not state.scoring_new else []
+
+
+def _may_repoint(snapshot: Snapshot, state: State) -> bool:
+    """Only where Label Studio itself lost the pointer; a version that a person chose by hand stays."""
+    lost = not snapshot.model_version or snapshot.model_version in snapshot.titles
+    return (lost or _is_ours(snapshot.model_version, state)) and snapshot.stored.get(state.published or "", 0) > 0
+
+
+def _is_ours(model_version: str, state: State) -> bool:
+    return model_version == UNTRAINED or version_of(model_version) in state.versions

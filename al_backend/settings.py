@@ -1,0 +1,175 @@
+"""Every setting of the product in one place. Nothing else reads the environment."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from al_backend.errors import ConfigError
+
+
+class LearningSettings(BaseModel):
+    """What is learnt and how the queue is ordered; a project may override each through LS's "extra params"."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    detector: str = Field("yolov5n", description="Detector architecture.")
+    strategy: str = Field("uncertainty", description="Strategy that ranks the pool.")
+    uncertainty: Literal["least_confidence", "margin", "entropy"] = Field(
+        "entropy", description="Uncertainty of one detection."
+    )
+    aggregation: Literal["sum", "mean", "max"] = Field(
+        "sum", description="How an image's uncertainties become one informativeness."
+    )
+    class_weights: bool = Field(True, description="Weigh detections by the inverse frequency of their class.")
+    empty_policy: Literal["first", "last"] = Field(
+        "last", description="Where images without detections go; the published methods disagree."
+    )
+    budget: int = Field(20, ge=1, description="Images a person labels per cycle.")
+    min_labels: int = Field(20, ge=2, description="Labelled images before the first training.")
+    train_every: int = Field(20, ge=1, description="New or changed labelled images that start the next training.")
+    train_mode: Literal["fine_tune", "from_scratch"] = Field(
+        "fine_tune", description="Start from the active version, or from the base checkpoint every time."
+    )
+    iterations: int = Field(600, ge=1, description="Optimizer steps of one training.")
+    batch_size: int = Field(16, ge=1, description="Images per training step.")
+    image_size: int = Field(640, ge=64, description="Pixels of the longer side that the detector sees.")
+    validation_share: float = Field(0.2, gt=0, lt=1, description="Share of tasks held out, chosen by task id.")
+    pool_size: int = Field(0, ge=0, description="Rank a random subset of the pool of this size; 0 ranks all.")
+    score_threshold: float = Field(0.25, ge=0, le=1, description="Least confidence of a pre-annotated box.")
+    measure_threshold: float = Field(0.1, ge=0, le=1, description="Least confidence of a box that strategies see.")
+    seed: int = Field(0, ge=0, description="Seed of everything random in training and ranking.")
+
+    def overridden(self, overrides: Mapping[str, Any]) -> LearningSettings:
+        """These settings with a project's overrides (`{"strategy": "random"}`, case and an `AL_` prefix ignored).
+
+        Raises:
+            ConfigError: an override names no setting or has a wrong value.
+        """
+        plain = {str(key).lower().removeprefix("al_"): value for key, value in overrides.items()}
+        try:
+            return LearningSettings.model_validate(self.model_dump() | plain)
+        except ValidationError as error:
+            raise ConfigError(f"Extra params of the model connection: {_explain(error)}") from error
+
+
+class Settings(LearningSettings, BaseSettings):
+    """Environment of the whole process; see `docs/settings.md` for the table."""
+
+    model_config = SettingsConfigDict(env_prefix="AL_", populate_by_name=True, extra="ignore", frozen=True)
+
+    label_studio_url: str = Field(
+        "http://localhost:8080",
+        validation_alias=AliasChoices("LABEL_STUDIO_URL", "LABEL_STUDIO_HOST"),
+        description="Where Label Studio answers, with http:// or https://.",
+    )
+    label_studio_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("LABEL_STUDIO_API_KEY", "LABEL_STUDIO_ACCESS_TOKEN"),
+        description="Personal access token or legacy token.",
+    )
+    redis_url: str | None = Field(
+        None, validation_alias=AliasChoices("REDIS_URL"), description="None starts the embedded Redis."
+    )
+    model_dir: str = Field(
+        "data", validation_alias=AliasChoices("MODEL_DIR"), description="Registry location, a path or any fsspec URL."
+    )
+    device: str = Field("auto", validation_alias=AliasChoices("DEVICE"), description="auto, cpu, cuda, cuda:1, ...")
+    host: str = Field("127.0.0.1", description="Address the web server binds; 0.0.0.0 lets other machines in.")
+    port: int = Field(9090, ge=1, le=65535, validation_alias=AliasChoices("PORT"), description="Port of the web server.")
+    workers: int = Field(1, ge=1, validation_alias=AliasChoices("WORKERS"), description="Web server processes.")
+    threads: int = Field(8, ge=1, validation_alias=AliasChoices("THREADS"), description="Threads per web process.")
+    log_level: str = Field("INFO", validation_alias=AliasChoices("LOG_LEVEL"), description="DEBUG to ERROR.")
+    basic_auth_user: str | None = Field(None, validation_alias=AliasChoices("BASIC_AUTH_USER"), description="User.")
+    basic_auth_pass: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("BASIC_AUTH_PASS"), description="Password."
+    )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("WEBHOOK_SECRET"),
+        description="Bearer secret of /webhook; derived from the password when only that is set.",
+    )
+    public_url: str | None = Field(
+        None, description="URL under which Label Studio reaches this backend; http://localhost:PORT when unset."
+    )
+    data_dir: Path = Field(Path("data"), description="Local folder for the embedded Redis, caches and logs.")
+    reconcile_every: float = Field(30.0, gt=0, description="Seconds between two looks at the truth in Label Studio.")
+    train_timeout: int = Field(86_400, ge=60, description="Seconds after which a training is stopped.")
+    publish_chunk: int = Field(250, ge=1, le=500, description="Predictions per import request.")
+    publish_pause: float = Field(0.2, ge=0, description="Seconds between two writes, so that annotators keep going.")
+    image_hosts: tuple[str, ...] = Field(
+        (), description='Hosts besides Label Studio that images may come from, as JSON list; ["*"] allows all.'
+    )
+    image_max_mb: float = Field(50.0, gt=0, description="Largest image file that is downloaded.")
+    image_timeout: float = Field(20.0, gt=0, description="Seconds for one image download.")
+    cache_mb: float = Field(4096.0, ge=0, description="Size of the image cache on disk.")
+    verify_ssl: bool = Field(True, validation_alias=AliasChoices("VERIFY_SSL"), description="Check TLS certificates.")
+
+    @field_validator("model_dir")
+    @classmethod
+    def _not_empty(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("MODEL_DIR is empty; name a folder or an fsspec URL such as s3://bucket/models")
+        return value
+
+    @field_validator("label_studio_url")
+    @classmethod
+    def _with_scheme(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError(f"LABEL_STUDIO_URL is {value!r}; write it with http:// or https://")
+        return value.rstrip("/")
+
+    @property
+    def learning(self) -> LearningSettings:
+        """The learning settings alone, before a project's overrides."""
+        return LearningSettings(**{name: getattr(self, name) for name in LearningSettings.model_fields})
+
+    @property
+    def auth_required(self) -> bool:
+        """Whether requests have to carry basic auth."""
+        return bool(self.basic_auth_user and self.basic_auth_pass)
+
+    @property
+    def webhook_bearer(self) -> str | None:
+        """The secret that `/webhook` accepts, None when the backend is open.
+
+        Label Studio puts no basic auth on webhooks, so a password alone implies a secret of its own, the same in
+        every process that knows the password.
+        """
+        if self.webhook_secret:
+            return self.webhook_secret.get_secret_value()
+        if self.auth_required and self.basic_auth_pass:
+            key = self.basic_auth_pass.get_secret_value().encode()
+            return hmac.new(key, b"al-backend webhook", hashlib.sha256).hexdigest()
+        return None
+
+    @property
+    def own_url(self) -> str:
+        """URL under which Label Studio reaches this backend."""
+        return (self.public_url or f"http://localhost:{self.port}").rstrip("/")
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings of this process: arguments before environment before defaults.
+
+    Raises:
+        ConfigError: a value is malformed; the message names the variable.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from error
+
+
+def _explain(error: ValidationError) -> str:
+    """One sentence per wrong value; secrets never appear because inputs are left out."""
+    problems = [f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}" for item in error.errors()]
+    known = ", ".join(LearningSettings.model_fields)
+    hint = f" (known: {known})" if any(item["type"] == "extra_forbidden" for item in error.errors()) else ""
+    return "; ".join(problems) + hint

@@ -1,0 +1,89 @@
+"""What a training takes, what it says while it runs, and what it gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class TrainingMode(str, Enum):
+    """Where a training starts: from the last version, or from the base checkpoint again."""
+
+    FINE_TUNE = "fine_tune"
+    FROM_SCRATCH = "from_scratch"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """Settings of one training.
+
+    Attributes:
+        iterations: optimizer steps. Iterations, not epochs, so that more labels do not mean more steps
+            (`algorithms.md` 8: constant-epoch curves conflate data with steps).
+        batch_size: images per step; halved once when the device runs out of memory.
+        learning_rate: peak rate of AdamW, after warm-up; None lets the detector choose one that suits it.
+        weight_decay: of AdamW.
+        freeze: number of leading backbone blocks that stay fixed; None chooses by the number of images.
+        seed: fixes sampling, augmentation and new weights.
+        ema_decay: of the averaged weights that are kept, in [0, 1).
+        workers: threads that read and augment images; 0 does it inline.
+        mixed_precision: on CUDA only.
+    """
+
+    iterations: int = 300
+    batch_size: int = 16
+    learning_rate: float | None = None
+    weight_decay: float = 5e-4
+    freeze: int | None = None
+    seed: int = 0
+    ema_decay: float = 0.999
+    workers: int = 2
+    mixed_precision: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a training is.
+
+    Attributes:
+        phase: `train` or `evaluate`.
+        iteration: steps done, 1-based; `iterations` is the total.
+        epoch: passes over the training set done, may be fractional.
+        loss: mean over the last steps, None before the first.
+        eta_seconds: expected seconds until the phase ends, None while unknown.
+    """
+
+    phase: str
+    iteration: int
+    iterations: int
+    epoch: float
+    loss: float | None = None
+    eta_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """What a training did.
+
+    Attributes:
+        iterations: steps done.
+        batch_size: the one that fitted.
+        frozen_blocks: leading backbone blocks that stayed fixed.
+        seconds: wall time.
+        first_loss: mean loss of the first tenth of the steps.
+        last_loss: mean loss of the last tenth.
+        skipped: images that could not be read, one sentence each.
+    """
+
+    iterations: int
+    batch_size: int
+    frozen_blocks: int
+    seconds: float
+    first_loss: float
+    last_loss: float
+    skipped: tuple[str, ...] = field(default=())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a JSON document."""
+        return {name: getattr(self, name) for name in self.__slots__} | {"skipped": list(self.skipped)}
