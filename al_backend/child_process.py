@@ -1,0 +1,76 @@
+"""Child processes that never outlive us: the embedded Redis and everything that the supervisor starts."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+_PR_SET_PDEATHSIG = 1
+
+
+def start_child(
+    command: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdout: int | IO[bytes] | None = None,
+    stderr: int | IO[bytes] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a process that gets SIGTERM when the calling thread's process ends, however it ends.
+
+    The child gets a session of its own, so that Ctrl-C on a terminal reaches the parent alone and the parent decides
+    the order of the farewell.
+
+    Linux ties the signal to the *thread* that forked: call this from a thread that lives as long as the process.
+    Elsewhere the child outlives a parent that is killed outright; an orderly stop works everywhere.
+
+    Args:
+        command: the program and its arguments.
+        env: the whole environment of the child; None inherits ours.
+        stdout: as `subprocess.Popen` takes it.
+        stderr: as `subprocess.Popen` takes it.
+    """
+    linux = sys.platform == "linux"
+    # Looked up before the fork: between fork and exec only simple calls are safe.
+    prctl = ctypes.CDLL(None, use_errno=True).prctl if linux else None
+    parent = os.getpid()
+
+    def tie_to_parent() -> None:
+        if prctl is not None:
+            prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            if os.getppid() != parent:  # it died before the tie was made
+                os._exit(1)
+
+    return subprocess.Popen(
+        [str(part) for part in command],
+        env=dict(env) if env is not None else None,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+        preexec_fn=tie_to_parent if linux else None,
+    )
+
+
+def stop_child(process: subprocess.Popen[bytes], *, grace: float) -> int:
+    """Ask a child to stop, kill its whole group when `grace` seconds have passed, and return its exit code."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            return process.wait(timeout=grace)
+        except subprocess.TimeoutExpired:
+            kill_group(process)
+    return process.wait()
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL a child and whatever it started, unless it is gone already."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
