@@ -1,0 +1,22 @@
+"""Versions, the active pointer, rankings and small documents, on any fsspec location.
+
+Redis holds only work in progress; what has to outlive it is here, as plain files that a person can read and copy.
+"""
+
+from __future__ import annotations
+
+from al_backend.errors import RegistryError, VersionNotFound
+from al_backend.registry.records import ActivePointer, GateVerdict, ProjectRecord, Ranking, Version
+from al_backend.registry.registry import FORMAT, Registry
+
+__all__ = [
+    "FORMAT",
+    "ActivePointer",
+    "GateVerdict",
+    "ProjectRecord",
+    "Ranking",
+    "Registry",
+    "RegistryError",
+    "Version",
+    "VersionNotFound",
+]

@@ -1,0 +1,313 @@
+"""The few file operations that the registry needs, each atomic: on a local disk, and on any fsspec file system.
+
+Paths are relative to the registry's location, with forward slashes. Names that begin with a dot are the storage's own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from filelock import FileLock, Timeout
+from fsspec.implementations.local import LocalFileSystem
+from typing_extensions import override
+
+from al_backend.errors import RegistryError
+
+LOCK_SECONDS = 60.0
+TEMPORARY = ".tmp-"
+
+
+class Storage(ABC):
+    """Whole files under one location."""
+
+    location: str
+
+    @abstractmethod
+    def read(self, path: str) -> bytes | None:
+        """The bytes of a file; None when it does not exist."""
+
+    @abstractmethod
+    def write(self, path: str, content: bytes) -> None:
+        """Replace a file as a whole: a reader sees the old bytes or the new ones, never a part."""
+
+    @abstractmethod
+    def upload(self, path: str, source: Path) -> None:
+        """Like `write`, with the bytes of a local file."""
+
+    @abstractmethod
+    def download(self, path: str, target: Path) -> None:
+        """Copy a file to a local path, not atomic; FileNotFoundError when it does not exist."""
+
+    @abstractmethod
+    def size(self, path: str) -> int | None:
+        """Bytes of a file; None when there is no such file."""
+
+    @abstractmethod
+    def children(self, folder: str) -> list[str]:
+        """Names in a folder, sorted, hidden ones left out; empty when the folder does not exist."""
+
+    @abstractmethod
+    def remove(self, path: str) -> None:
+        """Remove a file or a folder with all that is in it; nothing happens when it does not exist."""
+
+    @abstractmethod
+    def modified(self, path: str) -> datetime | None:
+        """When a file, or anything below a folder, last changed (UTC); None when it does not exist."""
+
+    @abstractmethod
+    def temporaries(self, folder: str) -> list[str]:
+        """Paths of half-written files anywhere below a folder."""
+
+    @abstractmethod
+    @contextmanager
+    def lock(self, folder: str, name: str) -> Iterator[None]:
+        """Hold the only right to change what `name` stands for: among all processes locally, else in this one."""
+        yield
+
+    @contextmanager
+    def explained(self, action: str, path: str) -> Iterator[None]:
+        """Turn whatever a file system raises into one sentence."""
+        try:
+            yield
+        except RegistryError:
+            raise
+        except Exception as error:  # each fsspec driver raises errors of its own, not only OSError
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise RegistryError(
+                f"Cannot {action} {path or 'anything'} in the registry at {self.location}: {reason}. "
+                "Check that MODEL_DIR names a place that this process may read and write, and that it is not full."
+            ) from error
+
+
+class LocalStorage(Storage):
+    """A folder on a local or network disk."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.location = str(root)
+        with self.explained("write", ""):
+            root.mkdir(parents=True, exist_ok=True)
+            # A trial, because permission bits say nothing about read-only mounts and full disks.
+            with tempfile.TemporaryFile(dir=root) as probe:
+                probe.write(b"probe")
+
+    @override
+    def read(self, path: str) -> bytes | None:
+        with self.explained("read", path):
+            try:
+                return (self.root / path).read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    @override
+    def write(self, path: str, content: bytes) -> None:
+        with self.explained("write", path), self._replacing(path) as temporary:
+            temporary.write_bytes(content)
+
+    @override
+    def upload(self, path: str, source: Path) -> None:
+        with self.explained("write", path), self._replacing(path) as temporary:
+            shutil.copyfile(source, temporary)
+
+    @override
+    def download(self, path: str, target: Path) -> None:
+        shutil.copyfile(self.root / path, target)
+
+    @override
+    def size(self, path: str) -> int | None:
+        with self.explained("read", path):
+            target = self.root / path
+            return target.stat().st_size if target.is_file() else None
+
+    @override
+    def children(self, folder: str) -> list[str]:
+        with self.explained("list", folder):
+            try:
+                return sorted(name for name in os.listdir(self.root / folder) if not name.startswith("."))
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+
+    @override
+    def remove(self, path: str) -> None:
+        with self.explained("remove", path):
+            target = self.root / path
+            if target.is_dir():
+                shutil.rmtree(target)
+            else:
+                target.unlink(missing_ok=True)
+
+    @override
+    def modified(self, path: str) -> datetime | None:
+        with self.explained("read", path):
+            target = self.root / path
+            if not target.exists():
+                return None
+            newest = max(item.stat().st_mtime for item in [target, *target.rglob("*")])
+            return datetime.fromtimestamp(newest, timezone.utc)
+
+    @override
+    def temporaries(self, folder: str) -> list[str]:
+        with self.explained("list", folder):
+            found = (self.root / folder).rglob(f"{TEMPORARY}*")
+            return sorted(item.relative_to(self.root).as_posix() for item in found)
+
+    @override
+    @contextmanager
+    def lock(self, folder: str, name: str) -> Iterator[None]:
+        with self.explained("lock", folder):
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / folder / f".{name}.lock", timeout=LOCK_SECONDS)
+            try:
+                lock.acquire()
+            except Timeout as error:
+                raise RegistryError(
+                    f"Another process has held {lock.lock_file} for {LOCK_SECONDS:.0f} s; stop it and try again."
+                ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def _replacing(self, path: str) -> Iterator[Path]:
+        """A temporary file that takes the place of `path` once its bytes have reached the disk."""
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=target.parent)
+        temporary = Path(name)
+        try:
+            os.fchmod(handle, 0o644)
+            yield temporary
+            os.fsync(handle)
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(handle)
+        # Without this the name itself can be lost in a power cut, and with it the order "manifest last".
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+class RemoteStorage(Storage):
+    """Any other fsspec file system; a single put is atomic on object stores and in memory."""
+
+    def __init__(self, fs: fsspec.AbstractFileSystem, root: str, location: str) -> None:
+        self.fs = fs
+        self.root = root.rstrip("/")
+        self.location = location
+        self._guard = threading.RLock()
+
+    def _full(self, path: str) -> str:
+        return f"{self.root}/{path}"
+
+    @override
+    def read(self, path: str) -> bytes | None:
+        with self.explained("read", path):
+            try:
+                content: bytes = self.fs.cat_file(self._full(path))
+                return content
+            except FileNotFoundError:
+                return None
+
+    @override
+    def write(self, path: str, content: bytes) -> None:
+        with self.explained("write", path):
+            self._make_parent(path)
+            self.fs.pipe_file(self._full(path), content)
+
+    @override
+    def upload(self, path: str, source: Path) -> None:
+        with self.explained("write", path):
+            self._make_parent(path)
+            self.fs.put_file(str(source), self._full(path))
+
+    @override
+    def download(self, path: str, target: Path) -> None:
+        self.fs.get_file(self._full(path), str(target))
+
+    @override
+    def size(self, path: str) -> int | None:
+        with self.explained("read", path):
+            self.fs.invalidate_cache()
+            try:
+                info = self.fs.info(self._full(path))
+            except FileNotFoundError:
+                return None
+            return int(info["size"]) if info["type"] == "file" else None
+
+    @override
+    def children(self, folder: str) -> list[str]:
+        with self.explained("list", folder):
+            # Drivers keep listings for minutes, and other machines write here too.
+            self.fs.invalidate_cache()
+            try:
+                paths = self.fs.ls(self._full(folder), detail=False)
+            except FileNotFoundError:
+                return []
+            names = {str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths}
+            return sorted(name for name in names if not name.startswith("."))
+
+    @override
+    def remove(self, path: str) -> None:
+        with self.explained("remove", path):
+            self.fs.invalidate_cache()
+            try:
+                self.fs.rm(self._full(path), recursive=True)
+            except FileNotFoundError:
+                return
+
+    @override
+    def modified(self, path: str) -> datetime | None:
+        with self.explained("read", path):
+            self.fs.invalidate_cache()
+            files = self.fs.find(self._full(path))
+            moments = [self.fs.modified(file) for file in files]
+            return max((_as_utc(moment) for moment in moments), default=None)
+
+    @override
+    def temporaries(self, folder: str) -> list[str]:
+        return []
+
+    @override
+    @contextmanager
+    def lock(self, folder: str, name: str) -> Iterator[None]:
+        with self._guard:
+            yield
+
+    def _make_parent(self, path: str) -> None:
+        self.fs.makedirs(self._full(path).rsplit("/", 1)[0], exist_ok=True)
+
+
+def open_storage(location: str) -> Storage:
+    """The storage behind a local path or an fsspec URL.
+
+    Raises:
+        RegistryError: the driver of the URL is not installed, or the location cannot be used.
+    """
+    try:
+        fs, root = fsspec.url_to_fs(location)
+    except (ImportError, ValueError) as error:
+        raise RegistryError(f"MODEL_DIR is {location!r}, which cannot be opened: {error}") from error
+    return LocalStorage(Path(root)) if isinstance(fs, LocalFileSystem) else RemoteStorage(fs, root, location)
+
+
+def _as_utc(moment: Any) -> datetime:
+    """Drivers give aware and naive times; the naive ones are in UTC."""
+    if not isinstance(moment, datetime):
+        return datetime.fromtimestamp(float(moment), timezone.utc)
+    return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment.astimezone(timezone.utc)

@@ -1,0 +1,224 @@
+"""Trained detectors, and the pointer to the one that is in use."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from al_backend.errors import RegistryError, VersionNotFound
+from al_backend.registry.records import ActivePointer, Version, utc_now
+from al_backend.registry.shelf import MANIFEST, PLAIN_NAME, Shelf, plain_name, project_folder
+from al_backend.registry.storage import LocalStorage, Storage
+
+HISTORY = 50
+
+
+class _File(BaseModel):
+    size: int
+    sha256: str
+
+
+class _Manifest(BaseModel):
+    """The last file that is written of a version: where it exists, all the others are whole."""
+
+    version: Version
+    files: dict[str, _File]
+
+
+class VersionShelf(Shelf):
+    """`projects/<id>/versions/<name>/` and `projects/<id>/active.json`."""
+
+    def __init__(self, storage: Storage, cache_folder: Path) -> None:
+        super().__init__(storage)
+        self._cache = cache_folder
+
+    def versions(self, project: int) -> list[Version]:
+        """The whole versions of a project, by number."""
+        manifests = (self._manifest(project, name) for name in self._version_folders(project))
+        found = [manifest.version for manifest in manifests if manifest is not None]
+        return sorted(found, key=lambda version: (version.number, version.name))
+
+    def version(self, project: int, name: str) -> Version:
+        """One version.
+
+        Raises:
+            VersionNotFound: there is none of that name; the message lists those that exist.
+        """
+        return self._existing(project, name).version
+
+    def next_version_name(self, project: int, detector: str, digest: str) -> tuple[str, int]:
+        """Name and number for the next version; the same until a version is added.
+
+        Args:
+            project: Label Studio's project id.
+            detector: architecture name.
+            digest: of everything that the training depends on, at least six characters.
+        """
+        numbers = [
+            int(match.group(1))
+            for name in self._version_folders(project)
+            if (match := re.search(r"-v(\d+)-[^-]*$", name)) and self._is_whole(project, name)
+        ]
+        number = max(numbers, default=0) + 1
+        stem = re.sub(r"[^A-Za-z0-9._+-]+", "-", Path(detector).name).lstrip("._+-") or "detector"
+        return plain_name(f"{stem}-v{number}-{digest[:6]}", "version"), number
+
+    def add_version(self, version: Version, folder: Path) -> None:
+        """Store a version with the files of a local folder; nothing happens when it exists already.
+
+        The manifest is written last, so a version is there as a whole or not at all. What a killed attempt left
+        behind is overwritten.
+
+        Raises:
+            RegistryError: the folder holds no file, or the registry cannot be written.
+        """
+        target = self._version_folder(version.project, version.name)
+        sources = {item.relative_to(folder).as_posix(): item for item in sorted(folder.rglob("*")) if item.is_file()}
+        if not sources:
+            raise RegistryError(f"Version {version.name} has no files: {folder} is empty or missing.")
+        if MANIFEST in sources:
+            raise RegistryError(f"{folder / MANIFEST} is a name that the registry needs for itself; rename that file.")
+        with self._storage.lock(project_folder(version.project), "versions"):
+            if self._is_whole(version.project, version.name):
+                return
+            self._storage.remove(target)
+            for name, source in sources.items():
+                self._storage.upload(f"{target}/{name}", source)
+            files = {name: _fingerprint(source) for name, source in sources.items()}
+            self._write_json(f"{target}/{MANIFEST}", _Manifest(version=version, files=files))
+
+    def fetch_version(self, project: int, name: str) -> Path:
+        """A local folder that holds the files of a version; read only, do not write there.
+
+        Raises:
+            VersionNotFound: there is none of that name.
+            RegistryError: a file is missing or has changed since it was stored.
+        """
+        manifest = self._existing(project, name)
+        source = self._version_folder(project, name)
+        if isinstance(self._storage, LocalStorage):
+            for file, stored in manifest.files.items():
+                found = self._storage.size(f"{source}/{file}")
+                if found != stored.size:
+                    raise self._changed(f"{source}/{file}", f"{found} bytes, expected {stored.size}")
+            return self._storage.root / source
+        # The name alone does not tell two registries apart whose content was replaced at the same address.
+        identity = hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()[:12]
+        target = self._cache / source / identity
+        if not target.is_dir():
+            self._download(source, manifest.files, target)
+        return target
+
+    def active(self, project: int) -> ActivePointer | None:
+        """The active version; None before the first promotion."""
+        return self._read_record(self._pointer(project), ActivePointer)
+
+    def promote(self, project: int, name: str, *, reason: str) -> ActivePointer:
+        """Make a version the active one; nothing happens when it is already.
+
+        Raises:
+            VersionNotFound: there is none of that name; the message lists those that exist.
+        """
+        self._existing(project, name)
+        with self._storage.lock(project_folder(project), "active"):
+            current = self.active(project)
+            if current is None:
+                return self._point(project, name, (), reason)
+            if current.version == name:
+                return current
+            return self._point(project, name, (*current.history, current.version), reason)
+
+    def rollback(self, project: int) -> ActivePointer:
+        """Make the version active that was active before; a second rollback goes one further back.
+
+        Raises:
+            VersionNotFound: no earlier version was active, or its files are gone.
+        """
+        with self._storage.lock(project_folder(project), "active"):
+            current = self.active(project)
+            if current is None:
+                raise VersionNotFound(f"Project {project} has no active version, so there is nothing to roll back.")
+            history = list(current.history)
+            while history:
+                name = history.pop()
+                if self._is_whole(project, name):
+                    return self._point(project, name, tuple(history), f"rolled back from {current.version}")
+            raise VersionNotFound(
+                f"Project {project} has no version to go back to: {current.version} is the first that was active. "
+                f"{self._those_that_exist(project)}"
+            )
+
+    def _point(self, project: int, name: str, history: tuple[str, ...], reason: str) -> ActivePointer:
+        kept = history[-HISTORY:]
+        previous = kept[-1] if kept else None
+        pointer = ActivePointer(version=name, previous=previous, history=kept, changed_at=utc_now(), reason=reason)
+        self._write_json(self._pointer(project), pointer)
+        return pointer
+
+    def _existing(self, project: int, name: str) -> _Manifest:
+        manifest = self._manifest(project, name)
+        if manifest is None:
+            raise VersionNotFound(f"Project {project} has no version {name!r}. {self._those_that_exist(project)}")
+        return manifest
+
+    def _those_that_exist(self, project: int) -> str:
+        names = [version.name for version in self.versions(project)]
+        return f"It has: {', '.join(names)}." if names else "It has none yet."
+
+    def _manifest(self, project: int, name: str) -> _Manifest | None:
+        return self._read_record(f"{self._version_folder(project, name)}/{MANIFEST}", _Manifest)
+
+    def _is_whole(self, project: int, name: str) -> bool:
+        return self._storage.size(f"{self._version_folder(project, name)}/{MANIFEST}") is not None
+
+    def _version_folders(self, project: int) -> list[str]:
+        names = self._storage.children(f"{project_folder(project)}/versions")
+        return [name for name in names if PLAIN_NAME.fullmatch(name)]
+
+    @staticmethod
+    def _version_folder(project: int, name: str) -> str:
+        return f"{project_folder(project)}/versions/{plain_name(name, 'version')}"
+
+    @staticmethod
+    def _pointer(project: int) -> str:
+        return f"{project_folder(project)}/active.json"
+
+    def _download(self, source: str, files: Mapping[str, _File], target: Path) -> None:
+        """Fill `target` as a whole: two processes may do so at once, and either may be killed."""
+        with self._storage.explained("download", source):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent))
+            try:
+                for name, stored in files.items():
+                    copy = temporary / name
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    self._storage.download(f"{source}/{name}", copy)
+                    found = _fingerprint(copy)
+                    if found != stored:
+                        raise self._changed(f"{source}/{name}", f"{found.size} bytes, expected {stored.size}")
+                try:
+                    temporary.rename(target)
+                except OSError:
+                    # Somebody else was first, with the same verified bytes; anything else is an error.
+                    if not target.is_dir():
+                        raise
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+    def _changed(self, path: str, what: str) -> RegistryError:
+        return self._damaged(path, f"other content than was stored: {what}")
+
+
+def _fingerprint(path: Path) -> _File:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        # Not hashlib.file_digest: Python 3.10 does not have it.
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return _File(size=path.stat().st_size, sha256=digest.hexdigest())

@@ -1,0 +1,102 @@
+"""Processes that are killed or race: the registry holds whole things only, and no move is lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from al_backend.registry import Registry
+
+ROOT = Path(__file__).parents[2]
+
+PRELUDE = """
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from al_backend.registry import GateVerdict, Registry, Version
+
+NOON = datetime(2025, 6, 1, 12, tzinfo=timezone.utc)
+registry = Registry(sys.argv[1])
+folder = Path(sys.argv[2])
+
+def a_version(number):
+    return Version(name=f"d-v{number}-a", number=number, project=7, detector="d", classes=("cod",), created_at=NOON,
+                   snapshot_at=NOON, labels={}, label_counts={}, train_images=1, validation_images=0, boxes=1,
+                   training={}, settings={}, gate=GateVerdict(promoted=True, reason="test"))
+"""
+
+ADDING = """
+print("ready", flush=True)
+number = 0
+while True:
+    number += 1
+    registry.add_version(a_version(number), folder)
+    registry.promote(7, f"d-v{number}-a", reason="test")
+"""
+
+PROMOTING = """
+first = int(sys.argv[3])
+for step in range(20):
+    registry.promote(7, f"d-v{first + step % 2}-a", reason="race")
+"""
+
+
+def start(script: str, *arguments: object) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", PRELUDE + script, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    for index in range(4):
+        (folder / f"part{index}.bin").write_bytes(bytes([index]) * 300_000)
+    return folder
+
+
+def test_a_kill_in_the_middle_leaves_whole_versions_only(tmp_path: Path, weights: Path) -> None:
+    location = tmp_path / "registry"
+    chance = random.Random(4)
+    halves = 0
+    for _ in range(6):
+        process = start(ADDING, location, weights)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(chance.uniform(0.0, 0.15))
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=30)
+        process.stdout.close()
+
+        registry = Registry(str(location))
+        names = [version.name for version in registry.versions(7)]
+        assert names == [f"d-v{number}-a" for number in range(1, len(names) + 1)]
+        for name in names:
+            folder = registry.fetch_version(7, name)
+            for part in weights.iterdir():
+                assert (folder / part.name).read_bytes() == part.read_bytes()
+        folders = location / "projects" / "7" / "versions"
+        halves += folders.is_dir() and len(list(folders.iterdir())) > len(names)
+        pointer = registry.active(7)
+        assert pointer is None or pointer.version in names
+    assert names, "the processes never got as far as one version"
+    assert halves, "no process was killed in the middle, so this test showed nothing"
+
+
+def test_two_processes_move_one_pointer_and_no_move_is_lost(tmp_path: Path, weights: Path) -> None:
+    location = tmp_path / "registry"
+    setup = start("for number in (1, 2, 3, 4): registry.add_version(a_version(number), folder)", location, weights)
+    assert setup.wait(timeout=60) == 0
+    racers = [start(PROMOTING, location, weights, first) for first in (1, 3)]
+    assert [racer.wait(timeout=60) for racer in racers] == [0, 0]
+    pointer = Registry(str(location)).active(7)
+    assert pointer is not None
+    # Each process alternates between two versions of its own, so each of the 40 promotions is a move.
+    assert len([*pointer.history, pointer.version]) == 40
