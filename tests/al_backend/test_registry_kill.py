@@ -43,6 +43,8 @@ while True:
 
 PROMOTING = """
 first = int(sys.argv[3])
+print("ready", flush=True)
+sys.stdin.readline()
 for step in range(20):
     registry.promote(7, f"d-v{first + step % 2}-a", reason="race")
 """
@@ -50,7 +52,13 @@ for step in range(20):
 
 def start(script: str, *arguments: object) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", PRELUDE + script, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=environment)
+
+
+def wait_until_ready(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
 
 
 @pytest.fixture
@@ -68,12 +76,10 @@ def test_a_kill_in_the_middle_leaves_whole_versions_only(tmp_path: Path, weights
     halves = 0
     for _ in range(6):
         process = start(ADDING, location, weights)
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
+        wait_until_ready(process)
         time.sleep(chance.uniform(0.0, 0.15))
         process.send_signal(signal.SIGKILL)
-        process.wait(timeout=30)
-        process.stdout.close()
+        process.communicate(timeout=30)
 
         registry = Registry(str(location))
         names = [version.name for version in registry.versions(7)]
@@ -93,9 +99,18 @@ def test_a_kill_in_the_middle_leaves_whole_versions_only(tmp_path: Path, weights
 def test_two_processes_move_one_pointer_and_no_move_is_lost(tmp_path: Path, weights: Path) -> None:
     location = tmp_path / "registry"
     setup = start("for number in (1, 2, 3, 4): registry.add_version(a_version(number), folder)", location, weights)
-    assert setup.wait(timeout=60) == 0
+    setup.communicate(timeout=60)
+    assert setup.returncode == 0
     racers = [start(PROMOTING, location, weights, first) for first in (1, 3)]
-    assert [racer.wait(timeout=60) for racer in racers] == [0, 0]
+    for racer in racers:
+        wait_until_ready(racer)
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write(b"go\n")
+        racer.stdin.flush()
+    for racer in racers:
+        racer.communicate(timeout=60)
+    assert [racer.returncode for racer in racers] == [0, 0]
     pointer = Registry(str(location)).active(7)
     assert pointer is not None
     # Each process alternates between two versions of its own, so each of the 40 promotions is a move.
