@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -10,6 +11,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
+
+import psutil
 
 _PR_SET_PDEATHSIG = 1
 
@@ -58,19 +61,23 @@ def start_child(
 
 
 def stop_child(process: subprocess.Popen[bytes], *, grace: float) -> int:
-    """Ask a child to stop, kill its whole group when `grace` seconds have passed, and return its exit code."""
+    """Ask a child to stop, kill its whole family when `grace` seconds have passed, and return its exit code."""
     if process.poll() is None:
         process.terminate()
         try:
             return process.wait(timeout=grace)
         except subprocess.TimeoutExpired:
-            kill_group(process)
+            kill_tree(process)
     return process.wait()
 
 
-def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL a child and whatever it started, unless it is gone already."""
+def kill_tree(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL a child and whatever descends from it, unless it is gone already."""
     try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
+        root = psutil.Process(process.pid)
+        family = [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
         return
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
