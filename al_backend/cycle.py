@@ -268,7 +268,7 @@ def _ranking(snapshot: Snapshot, state: State) -> list[Action]:
     if not ranking.published:
         if ranking.missing:
             return [ScoreShards(ranking.id, ranking.missing)]
-        return [] if ranking.unfinished else [Publish(ranking.id)]
+        return [] if ranking.unfinished or not snapshot.pool else [Publish(ranking.id)]
     new = tuple(task for task in snapshot.pool if task not in snapshot.scored and task not in ranking.unranked)
     return [ScoreNew(ranking.id, new)] if new and not state.scoring_new else []
 

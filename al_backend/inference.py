@@ -1,0 +1,118 @@
+"""Detections for tasks: images fetched, decoded and predicted in batches by a detector that stays warm."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.images import load_image
+
+from al_backend.errors import ImageUnavailable
+from al_backend.labelstudio.images import ImageSource
+from al_backend.labelstudio.labeling_config import LabelingConfig
+from al_backend.registry import Registry
+from al_backend.settings import Settings
+from model.detections import Detections
+from model.detectors.base import Detector, Image, View
+from model.errors import ImageUnreadable
+
+logger = logging.getLogger(__name__)
+
+BATCH = 16
+"""Images that are decoded and predicted together."""
+
+_WARM_DETECTORS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one task: detections per view, or the reason why there are none."""
+
+    task_id: int
+    detections: Mapping[View, Detections] | None
+    error: str | None = None
+
+
+class Inference:
+    """Predicts tasks with versions of the registry; the last few detectors stay in memory."""
+
+    def __init__(self, settings: Settings, registry: Registry, images: ImageSource) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._images = images
+        self._warm: OrderedDict[tuple[int, str], Detector] = OrderedDict()
+
+    def detector(self, project_id: int, version: str) -> Detector:
+        """The detector of a version, loaded on first use."""
+        from model.detectors.factory import load  # brings torch, which only processes that predict need
+
+        key = (project_id, version)
+        if key not in self._warm:
+            self._warm[key] = load(self._registry.fetch_version(project_id, version), device=self._settings.device)
+            logger.info("Loaded %s of project %d", version, project_id)
+            while len(self._warm) > _WARM_DETECTORS:
+                self._warm.popitem(last=False)
+        self._warm.move_to_end(key)
+        return self._warm[key]
+
+    def detect(
+        self,
+        project_id: int,
+        version: str,
+        items: Sequence[tuple[int, str | None]],
+        *,
+        views: Sequence[View] = (View.ORIGINAL,),
+        min_score: float,
+    ) -> Iterator[Outcome]:
+        """One outcome per task, in the order of `items`.
+
+        Args:
+            project_id: owner of the version.
+            version: of the registry.
+            items: task id and the task's image value; None where the task names no image.
+            views: that are predicted of each image.
+            min_score: least confidence of a box.
+        """
+        detector = self.detector(project_id, version)
+        for start in range(0, len(items), BATCH):
+            batch = items[start : start + BATCH]
+            decoded = self._decode(batch)
+            readable = [(task, image) for task, image in decoded.items() if not isinstance(image, str)]
+            predicted = detector.predict([image for _, image in readable], views, min_score=min_score)
+            detections = {task: found for (task, _), found in zip(readable, predicted, strict=True)}
+            for task, _ in batch:
+                image = decoded[task]
+                yield Outcome(task, detections.get(task), image if isinstance(image, str) else None)
+
+    def _decode(self, items: Sequence[tuple[int, str | None]]) -> dict[int, Image | str]:
+        """The decoded image of each task, or the reason why there is none."""
+        named = [(task, value) for task, value in items if value is not None]
+        files = self._images.fetch_many(named)
+        result: dict[int, Image | str] = {
+            task: "The task's data names no image under the key that the labelling config expects."
+            for task, value in items
+            if value is None
+        }
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            result.update(zip(files, pool.map(_decode_one, files.values()), strict=True))
+        return result
+
+
+def image_value(data: Mapping[str, Any], config: LabelingConfig) -> str | None:
+    """The address of a task's image; None where the data has none."""
+    value = data.get(config.data_key)
+    return value if isinstance(value, str) and value else None
+
+
+def _decode_one(file: Path | ImageUnavailable) -> Image | str:
+    if isinstance(file, ImageUnavailable):
+        return str(file)
+    try:
+        return load_image(file)
+    except ImageUnreadable as error:
+        return str(error)

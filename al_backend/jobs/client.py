@@ -1,0 +1,225 @@
+"""What the web server and the command line ask of the workers: enqueue, wait, look. Never any work itself."""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from datetime import datetime, timezone
+from typing import Any
+
+from rq.exceptions import NoSuchJobError
+from rq.job import Job
+from rq.results import Result
+
+from al_backend.errors import BackendError, NoWorker
+from al_backend.jobs.context import job_name
+from al_backend.jobs.documents import RANK_REQUEST, TRAIN_REQUEST, now, read_attempt, requested_at
+from al_backend.jobs.liveness import has_worker, in_flight, workers
+from al_backend.jobs.queues import QueueName, Queues
+from al_backend.registry import Registry
+
+_PENDING_EXPIRY = 120
+_RECONCILE_TIMEOUT = 1800
+_LOOK_EVERY = 0.5
+
+
+class PredictionFailed(BackendError):
+    """The inference worker could not answer; the message says why."""
+
+
+def pending_key(project_id: int) -> str:
+    """Redis key that exists while a reconcile of the project waits in the queue."""
+    return f"al:pending:{project_id}"
+
+
+def error_key(project_id: int) -> str:
+    """Redis key of the last reconcile's error."""
+    return f"al:error:{project_id}"
+
+
+def enqueue_reconcile(queues: Queues, project_id: int, reason: str) -> bool:
+    """Ask for a look at a project. At most one waits per project, however many ask.
+
+    Returns:
+        Whether it was enqueued now; False when one waits already.
+    """
+    if not queues.connection.set(pending_key(project_id), reason, nx=True, ex=_PENDING_EXPIRY):
+        return False
+    queues.queue(QueueName.RECONCILE).enqueue(
+        "al_backend.jobs.reconcile.reconcile",
+        args=(project_id, reason),
+        job_timeout=_RECONCILE_TIMEOUT,
+        result_ttl=300,
+        failure_ttl=3600,
+        meta={"project": project_id, "kind": "reconcile", "reason": reason},
+    )
+    return True
+
+
+def predict(
+    queues: Queues, project_id: int, tasks: list[dict[str, Any]], *, timeout: float = 90.0
+) -> list[dict[str, Any]]:
+    """Predictions for tasks as Label Studio sends and takes them, made by the inference worker.
+
+    Args:
+        queues: where.
+        project_id: owner of the tasks.
+        tasks: each with `id` and `data`.
+        timeout: seconds to wait; Label Studio gives up after 100.
+
+    Returns:
+        One `{"result", "score", "model_version"}` per task, in their order.
+
+    Raises:
+        NoWorker: no living process takes the queue `predict`, now or while waiting.
+        PredictionFailed: the job failed or took too long.
+    """
+    if not tasks:
+        return []
+    connection = queues.connection
+    _require_worker(queues)
+    job = queues.queue(QueueName.PREDICT).enqueue(
+        "al_backend.jobs.live.predict",
+        args=(project_id, [{"id": task.get("id"), "data": task.get("data")} for task in tasks]),
+        job_id=f"predict-{uuid.uuid4().hex}",
+        job_timeout=math.ceil(timeout),
+        ttl=math.ceil(timeout),
+        result_ttl=60,
+        failure_ttl=60,
+        meta={"project": project_id, "kind": "predict", "tasks": len(tasks)},
+    )
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        # Redis blocks for us and answers the moment the result is there; whole milliseconds only.
+        answer = connection.xread({Result.get_key(job.id): "0-0"}, block=int(_LOOK_EVERY * 1000))
+        if answer:
+            result = job.latest_result()
+            if result is not None and result.type == Result.Type.SUCCESSFUL:
+                return list(result.return_value)
+            reason = (result.exc_string or "").strip().splitlines()[-1:] if result is not None else []
+            raise PredictionFailed(f"The inference worker failed: {(reason or ['unknown reason'])[0]}")
+        _require_worker(queues, job)
+    job.delete()
+    raise PredictionFailed(f"The inference worker did not answer within {timeout:.0f} s; look at /jobs.")
+
+
+def _require_worker(queues: Queues, waiting: Job | None = None) -> None:
+    if has_worker(queues.connection, QueueName.PREDICT):
+        return
+    if waiting is not None:
+        waiting.delete()
+    raise NoWorker(
+        "No inference worker lives: nobody takes the queue 'predict'. "
+        "Start one with `al-backend worker --queues predict,score`, or `al-backend up`."
+    )
+
+
+def request_training(registry: Registry, queues: Queues, project_id: int, *, from_scratch: bool = False) -> str:
+    """Ask for a training on all labels, however few are new.
+
+    A training that runs now does not count: it may have read the labels before.
+
+    Returns:
+        An id for `job_status`.
+    """
+    return _request(registry, queues, project_id, TRAIN_REQUEST, {"from_scratch": from_scratch})
+
+
+def request_ranking(
+    registry: Registry, queues: Queues, project_id: int, *, strategy: str | None = None, budget: int | None = None
+) -> str:
+    """Ask for a new ranking of the pool by the active version.
+
+    Args:
+        registry: keeps the request.
+        queues: where the reconcile waits.
+        project_id: the project.
+        strategy: for this ranking only; None keeps the project's.
+        budget: likewise.
+
+    Returns:
+        An id for `job_status`.
+    """
+    overrides = {name: value for name, value in (("strategy", strategy), ("budget", budget)) if value is not None}
+    return _request(registry, queues, project_id, RANK_REQUEST, {"overrides": overrides})
+
+
+def _request(registry: Registry, queues: Queues, project_id: int, name: str, fields: dict[str, Any]) -> str:
+    moment = now()
+    kind = name.removesuffix("_request")
+    request_id = job_name(f"request-{kind}", project_id, int(moment.timestamp() * 1000))
+    registry.write_document(project_id, name, {"id": request_id, "requested_at": moment.isoformat(), **fields})
+    enqueue_reconcile(queues, project_id, f"{kind} requested")
+    return request_id
+
+
+def job_status(registry: Registry, queues: Queues, job_id: str) -> str | None:
+    """`queued`, `started`, `finished` or `failed` for an id of `request_training`, `request_ranking` or the queues.
+
+    Returns:
+        None for an id that nobody knows, or no longer knows.
+    """
+    parts = job_id.split("-")
+    if len(parts) == 4 and parts[0] == "request" and parts[2].isdigit() and parts[3].isdigit():
+        return _request_status(registry, queues, parts[1], int(parts[2]), int(parts[3]))
+    try:
+        status = Job.fetch(job_id, connection=queues.connection, serializer=queues.serializer).get_status()
+    except NoSuchJobError:
+        return None
+    return None if status is None else str(status.value)
+
+
+def _request_status(registry: Registry, queues: Queues, kind: str, project_id: int, milliseconds: int) -> str | None:
+    asked = datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+    document = registry.read_document(project_id, f"{kind}_request")
+    last = requested_at(document)
+    if last is None or int(last.timestamp() * 1000) < milliseconds:
+        return None
+    if kind == "rank":
+        rankings = [item for item in registry.rankings(project_id) if item.created_at >= asked]
+        if not rankings:
+            return "queued"
+        published = registry.read_document(project_id, "published") or {}
+        return "finished" if any(item.id == published.get("ranking") for item in rankings) else "started"
+    if any(version.snapshot_at >= asked for version in registry.versions(project_id)):
+        return "finished"
+    attempt = read_attempt(registry, project_id)
+    if attempt is not None and attempt.started_at >= asked and attempt.error is not None:
+        return "failed"
+    return "started" if in_flight(queues, QueueName.TRAIN, job_name("train", project_id)) else "queued"
+
+
+def overview(queues: Queues) -> dict[str, Any]:
+    """Depth and living workers of every queue, and the jobs that wait or run."""
+    living = workers(queues.connection)
+    result: dict[str, Any] = {"queues": {}, "jobs": []}
+    for name in QueueName:
+        queue = queues.queue(name)
+        result["queues"][name.value] = {
+            "depth": queue.count,
+            "workers": [
+                {key: worker[key] for key in ("place", "pid", "queues")}
+                for worker in living
+                if name.value in worker["queues"]
+            ],
+        }
+        ids = [*queue.started_job_registry.get_job_ids(cleanup=False), *queue.get_job_ids(0, 100)]
+        for job in Job.fetch_many(ids, connection=queues.connection, serializer=queues.serializer):
+            if job is not None and in_flight(queues, name, job.id):
+                result["jobs"].append(_describe(job, name))
+    return result
+
+
+def _describe(job: Job, name: QueueName) -> dict[str, Any]:
+    status = job.get_status(refresh=False)
+    return {
+        "id": job.id,
+        "queue": name.value,
+        "project": job.meta.get("project"),
+        "kind": job.meta.get("kind"),
+        "status": None if status is None else status.value,
+        "progress": job.meta.get("progress"),
+        "enqueued_at": None if job.enqueued_at is None else job.enqueued_at.isoformat(),
+        "started_at": None if job.started_at is None else job.started_at.isoformat(),
+    }

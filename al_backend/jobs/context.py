@@ -1,0 +1,109 @@
+"""What every job needs, made once per process."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property, lru_cache
+from typing import Any
+
+from rq import get_current_job
+
+from al_backend.errors import BackendError
+from al_backend.inference import Inference
+from al_backend.jobs.liveness import running_job
+from al_backend.jobs.queues import Queues, connect
+from al_backend.labelstudio.client import LabelStudio
+from al_backend.labelstudio.images import ImageSource
+from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
+from al_backend.registry import ProjectRecord, Registry
+from al_backend.settings import LearningSettings, Settings, load_settings
+
+
+class Context:
+    """Settings, registry, queues and Label Studio of one process; each is opened when it is first used."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The registry at `MODEL_DIR`."""
+        return Registry(self.settings.model_dir)
+
+    @cached_property
+    def queues(self) -> Queues:
+        """The queues on Redis."""
+        return connect(self.settings)
+
+    @cached_property
+    def label_studio(self) -> LabelStudio:
+        """The Label Studio that holds the projects."""
+        return LabelStudio.from_settings(self.settings)
+
+    @cached_property
+    def images(self) -> ImageSource:
+        """Downloads and caches the images of tasks."""
+        return ImageSource(self.label_studio, self.settings, self.settings.data_dir / "images")
+
+    @cached_property
+    def inference(self) -> Inference:
+        """Warm detectors of this process."""
+        return Inference(self.settings, self.registry, self.images)
+
+    def project(self, project_id: int) -> ProjectRecord:
+        """The registered project.
+
+        Raises:
+            BackendError: it was never connected.
+        """
+        record = self.registry.project(project_id)
+        if record is None:
+            raise BackendError(f"Project {project_id} is not connected; run `al-backend connect {project_id}`.")
+        return record
+
+    def learning(self, project_id: int) -> LearningSettings:
+        """The learning settings of a project, its overrides applied."""
+        return self.settings.learning.overridden(self.project(project_id).overrides)
+
+    def labeling_config(self, project_id: int) -> LabelingConfig:
+        """The parsed labelling config of a project, as last seen."""
+        return parse_labeling_config(self.project(project_id).label_config)
+
+    @contextmanager
+    def writing(self, project_id: int) -> Iterator[None]:
+        """Only one process at a time writes predictions of a project into Label Studio."""
+        with self.queues.connection.lock(f"al:lock:write:{project_id}", timeout=3600, blocking_timeout=600):
+            yield
+
+
+@lru_cache(maxsize=1)
+def context() -> Context:
+    """The context of this process, from its environment."""
+    return Context(load_settings())
+
+
+@contextmanager
+def job_running() -> Iterator[Context]:
+    """Marks the current RQ job as alive while the block runs."""
+    job = get_current_job()
+    here = context()
+    if job is None:
+        yield here
+        return
+    with running_job(here.queues.connection, job.id):
+        yield here
+
+
+def report_progress(**values: Any) -> None:
+    """Store how far the current RQ job is, where `/jobs` and the command line look for it."""
+    job = get_current_job()
+    if job is not None:
+        job.meta["progress"] = values
+        job.save_meta()
+
+
+def job_name(kind: str, project_id: int, *parts: object) -> str:
+    """Identity of a piece of work as an RQ job id, which takes letters, digits, `_` and `-` only."""
+    return "-".join([kind, str(project_id), *(re.sub(r"[^A-Za-z0-9_-]", "_", str(part)) for part in parts)])

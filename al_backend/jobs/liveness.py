@@ -1,0 +1,213 @@
+"""Who is alive and what is really in flight, known within seconds of a kill.
+
+RQ notices a killed worker only after minutes, and a SimpleWorker tells nothing while it works. So every worker process
+and every running job refreshes an entry of its own from a thread; an entry whose process is gone counts as dead at once
+on the same machine, and after `EXPIRY` seconds elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import redis
+from rq.exceptions import DuplicateJobError, NoSuchJobError
+from rq.job import Job, JobStatus
+
+from al_backend.jobs.queues import QueueName, Queues
+
+logger = logging.getLogger(__name__)
+
+EXPIRY = 15.0
+"""Seconds after which an entry that is not refreshed counts as dead."""
+
+_PERIOD = 3.0
+_WORKERS = "al:workers"
+
+
+def job_key(job_id: str) -> str:
+    """Redis key under which a running job refreshes its entry."""
+    return f"al:running:{job_id}"
+
+
+def place() -> str:
+    """This machine and process namespace, so that process ids are compared only where they mean the same."""
+    namespace = Path("/proc/self/ns/pid")
+    return f"{socket.gethostname()}/{os.readlink(namespace) if namespace.exists() else ''}"
+
+
+class Beat:
+    """Refreshes an entry from a thread for as long as the `with` block runs.
+
+    Args:
+        connection: Redis.
+        write: called every few seconds with the connection; it writes the entry.
+        clear: called once at the end.
+    """
+
+    def __init__(
+        self,
+        connection: redis.Redis,
+        write: Callable[[redis.Redis], None],
+        clear: Callable[[redis.Redis], None],
+    ) -> None:
+        self._connection = connection
+        self._write = write
+        self._clear = clear
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Beat:
+        self._write(self._connection)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(timeout=_PERIOD)
+        try:
+            self._clear(self._connection)
+        except redis.RedisError as error:
+            logger.warning("Could not clear a heartbeat, it expires in %.0f s: %s", EXPIRY, error)
+
+    def _run(self) -> None:
+        while not self._stop.wait(_PERIOD):
+            try:
+                self._write(self._connection)
+            except redis.RedisError as error:
+                logger.warning("Heartbeat not written, Redis does not answer: %s", error)
+
+
+def running_job(connection: redis.Redis, job_id: str) -> Beat:
+    """A heartbeat that says that this process works on a job."""
+    value = json.dumps({"place": place(), "pid": os.getpid()})
+    return Beat(
+        connection,
+        lambda redis_: redis_.set(job_key(job_id), value, ex=int(EXPIRY)) and None,
+        lambda redis_: redis_.delete(job_key(job_id)) and None,
+    )
+
+
+def living_worker(connection: redis.Redis, queue_names: Iterable[QueueName], **details: str) -> Beat:
+    """A heartbeat that says that this process takes jobs from these queues."""
+    member = json.dumps(
+        {"place": place(), "pid": os.getpid(), "queues": [name.value for name in queue_names], **details},
+        sort_keys=True,
+    )
+    return Beat(
+        connection,
+        lambda redis_: redis_.zadd(_WORKERS, {member: _now(redis_)}) and None,
+        lambda redis_: redis_.zrem(_WORKERS, member) and None,
+    )
+
+
+def workers(connection: redis.Redis) -> list[dict[str, Any]]:
+    """The living worker processes: `{"place", "pid", "queues", ...}` each; dead ones are forgotten on the way."""
+    now = _now(connection)
+    connection.zremrangebyscore(_WORKERS, 0, now - EXPIRY)
+    found = [json.loads(member) for member in connection.zrangebyscore(_WORKERS, now - EXPIRY, "+inf")]
+    return [worker for worker in found if _process_lives(worker)]
+
+
+def has_worker(connection: redis.Redis, name: QueueName) -> bool:
+    """Whether a living process takes jobs from the queue."""
+    return any(name.value in worker["queues"] for worker in workers(connection))
+
+
+def in_flight(queues: Queues, name: QueueName, job_id: str) -> bool:
+    """Whether a job is waiting in its queue or being worked on by a living process."""
+    connection = queues.connection
+    entry = connection.get(job_key(job_id))
+    if entry is not None and _process_lives(json.loads(entry)):
+        return True
+    try:
+        job = Job.fetch(job_id, connection=connection, serializer=queues.serializer)
+    except NoSuchJobError:
+        return False
+    status = job.get_status(refresh=False)
+    if status == JobStatus.QUEUED and queues.queue(name).get_job_position(job_id) is not None:
+        return True
+    # Between leaving the queue and the first heartbeat there is a moment, longer when the job is a process to start.
+    touched = job.started_at or job.enqueued_at
+    recent = touched is not None and time.time() - touched.timestamp() < EXPIRY
+    return status in (JobStatus.QUEUED, JobStatus.STARTED) and entry is None and recent
+
+
+def ensure_job(
+    queues: Queues,
+    name: QueueName,
+    job_id: str,
+    function: Callable[..., Any] | str,
+    *args: Any,
+    timeout: int,
+    meta: dict[str, Any] | None = None,
+) -> bool:
+    """Enqueue a job unless it is in flight already; the remains of a dead or finished one are replaced.
+
+    Args:
+        queues: where.
+        name: of the queue.
+        job_id: identity of the work; only `[A-Za-z0-9_-]`.
+        function: importable, or its dotted name; the name and `args` travel as JSON.
+        args: plain values.
+        timeout: seconds after which the job is stopped.
+        meta: shown by `/jobs`.
+
+    Returns:
+        Whether it was enqueued now.
+    """
+    if in_flight(queues, name, job_id):
+        return False
+    with contextlib.suppress(NoSuchJobError):
+        Job.fetch(job_id, connection=queues.connection, serializer=queues.serializer).delete()
+    try:
+        queues.queue(name).enqueue(
+            function,
+            args=args,
+            job_id=job_id,
+            unique=True,
+            job_timeout=timeout,
+            result_ttl=600,
+            failure_ttl=86_400,
+            meta=meta or {},
+        )
+    except DuplicateJobError:
+        logger.debug("Job %s was enqueued by somebody else in the same moment", job_id)
+        return False
+    return True
+
+
+def _now(connection: redis.Redis) -> float:
+    """Redis' own clock, so that machines with different clocks agree."""
+    seconds, micros = connection.time()
+    return float(seconds) + float(micros) / 1e6
+
+
+def _process_lives(entry: dict[str, Any]) -> bool:
+    if entry["place"] != place():
+        return True
+    try:
+        os.kill(int(entry["pid"]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return not _is_zombie(int(entry["pid"]))
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (OSError, IndexError):
+        return False

@@ -1,0 +1,235 @@
+"""Jobs that measure the pool, and the order that comes out of the measurements."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from model.acquisition.order import order_scores, place
+from model.acquisition.strategy import RankingContext, Strategy, StrategyConfig, create_strategy
+
+from al_backend.cycle import ranking_number
+from al_backend.inference import Outcome
+from al_backend.jobs.client import enqueue_reconcile
+from al_backend.jobs.context import Context, job_running
+from al_backend.jobs.documents import THROUGHPUT, published_model_version
+from al_backend.labelstudio.codec import to_regions
+from al_backend.labelstudio.labeling_config import LabelingConfig
+from al_backend.registry import Ranking
+from al_backend.settings import LearningSettings
+from model.detectors.base import View
+
+_STRATEGY_FIELDS = ("uncertainty", "aggregation", "class_weights", "empty_policy")
+
+
+def strategy_fields(settings: LearningSettings) -> dict[str, Any]:
+    """What a ranking keeps of the settings, so that later tasks are measured and placed alike."""
+    kept = {name: getattr(settings, name) for name in (*_STRATEGY_FIELDS, "measure_threshold", "score_threshold")}
+    return {"name": settings.strategy, "pool_size": settings.pool_size} | kept
+
+
+def strategy_of(ranking: Ranking) -> tuple[Strategy, RankingContext]:
+    """The strategy of a ranking and what it knows of the labelled side."""
+    config = StrategyConfig(
+        name=ranking.strategy["name"], **{name: ranking.strategy[name] for name in _STRATEGY_FIELDS}
+    )
+    context = RankingContext(
+        classes=tuple(ranking.context["classes"]),
+        label_counts=tuple(ranking.context["label_counts"]),
+        seed=int(ranking.context["seed"]),
+    )
+    return create_strategy(config), context
+
+
+def newest_ranking(rankings: Sequence[Ranking], version: str | None) -> Ranking | None:
+    """The last ranking of a version; None without one."""
+    own = [item for item in rankings if item.version == version]
+    return max(own, key=lambda item: ranking_number(item.id), default=None)
+
+
+def draw_pool(tasks: Sequence[int], size: int, seed: int) -> list[int]:
+    """A random subset of the pool; all of it when `size` is 0 or not smaller. The same for the same tasks and seed."""
+    if not size or size >= len(tasks):
+        return list(tasks)
+    chosen = np.random.default_rng(seed).choice(np.sort(np.asarray(tasks, np.int64)), size=size, replace=False)
+    return [int(task) for task in chosen]
+
+
+def score_shard(project_id: int, ranking_id: str, index: int) -> int:
+    """Job: measure one shard of a ranking, unless somebody did.
+
+    Returns:
+        Images measured.
+    """
+    with job_running() as here:
+        registry = here.registry
+        finished = registry.finished_shards(project_id, ranking_id)
+        if index in finished:
+            return 0
+        ranking = registry.ranking(project_id, ranking_id)
+        active = registry.active(project_id)
+        if active is None or active.version != ranking.version:
+            return 0  # a newer version took over; its own ranking measures the pool
+        tasks = registry.ranking_tasks(project_id, ranking_id).filter(pl.col("shard") == index)
+        items = list(zip(tasks["task_id"].to_list(), tasks["image"].to_list(), strict=True))
+        started = time.monotonic()
+        frame = _measure(here, ranking, items)
+        registry.write_shard(project_id, ranking_id, index, frame)
+        _note_throughput(here, project_id, len(items), time.monotonic() - started)
+        if len(finished | {index}) >= ranking.shards:
+            enqueue_reconcile(here.queues, project_id, f"{ranking_id} is measured")
+        return len(items)
+
+
+def score_new(project_id: int, ranking_id: str, items: list[tuple[int, str | None]]) -> int:
+    """Job: measure tasks that arrived after a ranking, place them in its order and publish them.
+
+    Returns:
+        Predictions that Label Studio took.
+    """
+    with job_running() as here, here.writing(project_id):
+        ranking = here.registry.ranking(project_id, ranking_id)
+        if published_model_version(here.registry, project_id) != ranking.model_version or not items:
+            return 0
+        have = {
+            row.task for row in here.label_studio.predictions(project_id) if row.model_version == ranking.model_version
+        }
+        items = [(task, value) for task, value in items if task not in have]
+        if not items:
+            return 0
+        frame = place_measured(here, ranking, _measure(here, ranking, items))
+        # Kept beside the ranking's shards, under an index of its own, so that `status` knows the reasons of failures.
+        here.registry.write_shard(project_id, ranking_id, ranking.shards + items[0][0], frame.drop("order_score"))
+        report = here.label_studio.import_predictions(
+            project_id,
+            prediction_items(frame, ranking.model_version),
+            chunk=here.settings.publish_chunk,
+            pause=here.settings.publish_pause,
+        )
+        enqueue_reconcile(here.queues, project_id, f"{report.created} new tasks are placed")
+        return report.created
+
+
+def measure_live(here: Context, ranking: Ranking, items: list[tuple[int, str | None]]) -> pl.DataFrame:
+    """Measurements and order scores of tasks that Label Studio asks for one by one."""
+    return place_measured(here, ranking, _measure(here, ranking, items))
+
+
+def order(here: Context, ranking: Ranking) -> pl.DataFrame:
+    """The complete order of a measured ranking: made once, then read.
+
+    Returns:
+        One row per task, first to label first: task_id, informativeness (null where the image could not be read),
+        rank from 0, order_score, regions (JSON text), error (null where there was none).
+    """
+    stored = here.registry.read_order(ranking.project, ranking.id)
+    if stored is not None:
+        return stored
+    measured = here.registry.read_shards(ranking.project, ranking.id)
+    strategy, context = strategy_of(ranking)
+    readable = measured.filter(pl.col("error").is_null())
+    ranked = strategy.rank(readable, context).select("task_id", "informativeness", "regions", "error")
+    unreadable = (
+        measured.filter(pl.col("error").is_not_null())
+        .sort("task_id")
+        .select("task_id", pl.lit(None, pl.Float64).alias("informativeness"), "regions", "error")
+    )
+    complete = pl.concat([ranked, unreadable])
+    complete = complete.with_row_index("rank").with_columns(
+        pl.col("rank").cast(pl.Int64), pl.Series("order_score", order_scores(len(complete)))
+    )
+    here.registry.write_order(ranking.project, ranking.id, complete)
+    return complete
+
+
+def place_measured(here: Context, ranking: Ranking, measured: pl.DataFrame) -> pl.DataFrame:
+    """Order scores for tasks that are not in a ranking, by the distribution of those that are.
+
+    A task that is in it keeps the score that it has there; one that cannot be read goes to the end.
+    """
+    strategy, context = strategy_of(ranking)
+    known = order(here, ranking)
+    in_ranking = dict(zip(known["task_id"], known["order_score"], strict=True))
+    placed = known.filter(pl.col("informativeness").is_not_null())
+    values = placed["informativeness"].to_numpy()
+    scores = placed["order_score"].to_numpy()
+    readable = measured.filter(pl.col("error").is_null())
+    new = dict(zip(readable["task_id"], strategy.informativeness(readable, context), strict=True))
+    last = float(known["order_score"].max() or 0.5) if len(known) else 0.5
+
+    def score(task: int) -> float:
+        if task in in_ranking:
+            return float(in_ranking[task])
+        if task in new:
+            return place(float(new[task]), task, values, scores)
+        return (last + 1.0) / 2
+
+    return measured.with_columns(pl.Series("order_score", [score(task) for task in measured["task_id"]], pl.Float64))
+
+
+def prediction_items(frame: pl.DataFrame, model_version: str) -> list[dict[str, Any]]:
+    """The frame's rows as Label Studio's import takes them."""
+    return [
+        {
+            "task": row["task_id"],
+            "result": json.loads(row["regions"]),
+            "score": row["order_score"],
+            "model_version": model_version,
+        }
+        for row in frame.select("task_id", "regions", "order_score").iter_rows(named=True)
+    ]
+
+
+def _measure(here: Context, ranking: Ranking, items: Sequence[tuple[int, str | None]]) -> pl.DataFrame:
+    """One row per task: task_id, the strategy's measurements, regions (JSON text), error."""
+    strategy, context = strategy_of(ranking)
+    config = here.labeling_config(ranking.project)
+    threshold = ranking.strategy["measure_threshold"]
+    rows = [
+        _row(outcome, strategy, context, config, ranking)
+        for outcome in here.inference.detect(
+            ranking.project, ranking.version, items, views=strategy.views, min_score=threshold
+        )
+    ]
+    columns = {name: pl.Float64 for row in rows for name in row if name not in ("task_id", "regions", "error")}
+    empty = _measured_names(strategy, context)
+    schema = {
+        "task_id": pl.Int64,
+        **dict.fromkeys(empty, pl.Float64),
+        **columns,
+        "regions": pl.String,
+        "error": pl.String,
+    }
+    return pl.DataFrame(rows, schema=schema)
+
+
+def _measured_names(strategy: Strategy, context: RankingContext) -> list[str]:
+    """Names of the measurements, so that a shard of unreadable images has the same columns as its neighbours."""
+    from model.detections import Detections
+
+    nothing = Detections.empty(1, 1, max(1, len(context.classes)))
+    return list(strategy.measure(0, dict.fromkeys(strategy.views or (View.ORIGINAL,), nothing), context))
+
+
+def _row(
+    outcome: Outcome, strategy: Strategy, context: RankingContext, config: LabelingConfig, ranking: Ranking
+) -> dict[str, Any]:
+    if outcome.detections is None:
+        return {"task_id": outcome.task_id, "regions": "[]", "error": outcome.error or "The image could not be read."}
+    threshold = config.score_threshold if config.score_threshold is not None else ranking.strategy["score_threshold"]
+    regions = to_regions(outcome.detections[View.ORIGINAL], context.classes, config, threshold=threshold)
+    measured = strategy.measure(outcome.task_id, outcome.detections, context)
+    return {"task_id": outcome.task_id, **measured, "regions": json.dumps(regions), "error": None}
+
+
+def _note_throughput(here: Context, project_id: int, images: int, seconds: float) -> None:
+    """Remember how fast shards go, smoothed, so that the next ranking cuts them to the right size."""
+    if not images or seconds <= 0:
+        return
+    last = here.registry.read_document(project_id, THROUGHPUT)
+    speed = images / seconds if last is None else 0.7 * float(last["images_per_second"]) + 0.3 * images / seconds
+    here.registry.write_document(project_id, THROUGHPUT, {"images_per_second": round(speed, 3)})

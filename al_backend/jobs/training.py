@@ -1,0 +1,202 @@
+"""The training job: labels from Label Studio in, a whole version in the registry out, promoted if the gate allows."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from model.training.evaluation import Evaluation, evaluate
+
+from al_backend.child_process import die_with_parent
+from al_backend.cycle import Snapshot
+from al_backend.gate import judge
+from al_backend.jobs.client import enqueue_reconcile
+from al_backend.jobs.context import Context, job_running, report_progress
+from al_backend.jobs.dataset import ProjectLabels, read_labels
+from al_backend.jobs.documents import fail_attempt, now, start_attempt
+from al_backend.labelstudio.labeling_config import parse_labeling_config
+from al_backend.registry import Version
+from al_backend.settings import LearningSettings
+from model.data.dataset import DetectionDataset, LabelledImage
+from model.detectors.base import Detector
+from model.detectors.factory import create, find_base, load, resolve_device
+from model.errors import NotEnoughLabels
+from model.training.config import Progress, TrainingConfig
+
+logger = logging.getLogger(__name__)
+
+_NICENESS = 10
+
+
+def train(project_id: int, from_scratch: bool) -> str:
+    """Job: train on all labels, evaluate, register, and promote through the gate.
+
+    Killed at any moment it leaves no version; the next reconcile starts it again.
+
+    Returns:
+        The new version's name.
+    """
+    die_with_parent()
+    with job_running() as here:
+        if resolve_device(here.settings.device) == "cpu":
+            os.nice(_NICENESS)  # the web server and the inference worker share these cores
+        try:
+            return _train(here, project_id, from_scratch)
+        finally:
+            enqueue_reconcile(here.queues, project_id, "a training ended")
+
+
+def _train(here: Context, project_id: int, from_scratch: bool) -> str:
+    settings = here.learning(project_id)
+    started_at = now()
+    report_progress(phase="labels", iteration=0, iterations=1)
+    config = parse_labeling_config(here.label_studio.project(project_id).label_config)
+    tasks = sorted(here.label_studio.labelled_tasks(project_id), key=lambda task: task.id)
+    labels = read_labels(
+        tasks,
+        config,
+        here.images,
+        validation_share=settings.validation_share,
+        seed=settings.seed,
+        on_progress=lambda done, total: report_progress(phase="images", iteration=done, iterations=total),
+    )
+    digest = Snapshot(config.labels, labels.digests, (), "", frozenset(), {}, frozenset(), (), started_at).digest
+    attempt = start_attempt(here.registry, project_id, digest)
+    try:
+        if not labels.train.num_boxes:
+            raise NotEnoughLabels(
+                f"{len(labels.train)} labelled images without a single box of {', '.join(config.labels)}; "
+                "label some objects first."
+            )
+        return _fit_and_register(here, project_id, settings, labels, digest, started_at, from_scratch)
+    except Exception as error:
+        fail_attempt(here.registry, project_id, attempt, f"{type(error).__name__}: {error}")
+        raise
+
+
+def _fit_and_register(
+    here: Context,
+    project_id: int,
+    settings: LearningSettings,
+    labels: ProjectLabels,
+    digest: str,
+    started_at: datetime,
+    from_scratch: bool,
+) -> str:
+    registry = here.registry
+    name, number = registry.next_version_name(project_id, settings.detector, digest)
+    active = registry.active(project_id)
+    parent = None if active is None else registry.version(project_id, active.version)
+    detector = _starting_point(here, project_id, settings, labels.train.classes, parent, from_scratch)
+    report = detector.fit(
+        labels.train,
+        labels.validation if len(labels.validation) else None,
+        TrainingConfig(iterations=settings.iterations, batch_size=settings.batch_size, seed=settings.seed),
+        _reporter(),
+    )
+    report_progress(phase="evaluate", iteration=0, iterations=1)
+    candidate = evaluate(detector, labels.validation)
+    baseline = None if parent is None else _evaluate_version(here, project_id, parent, labels.validation)
+    verdict = judge(candidate, baseline, None if parent is None else parent.name)
+    counts = labels.train.class_counts()
+    version = Version(
+        name=name,
+        number=number,
+        project=project_id,
+        detector=settings.detector,
+        classes=labels.train.classes,
+        created_at=now(),
+        snapshot_at=started_at,
+        parent=None if parent is None else parent.name,
+        labels={str(task): value for task, value in labels.digests.items()},
+        label_counts={label: int(count) for label, count in zip(labels.train.classes, counts, strict=True)},
+        train_images=len(labels.train),
+        validation_images=len(labels.validation),
+        boxes=labels.train.num_boxes,
+        metrics=candidate.as_dict(),
+        training=report.as_dict(),
+        settings=settings.model_dump(),
+        gate=verdict,
+        problems=(*labels.train.problems, *labels.validation.problems, *report.skipped),
+    )
+    with tempfile.TemporaryDirectory(prefix="al-version-") as folder:
+        detector.save(Path(folder))
+        registry.add_version(version, Path(folder))
+    if verdict.promoted:
+        registry.promote(project_id, name, reason=verdict.reason)
+    logger.info(
+        "Project %d: %s %s. %s", project_id, name, "promoted" if verdict.promoted else "refused", verdict.reason
+    )
+    return name
+
+
+def _starting_point(
+    here: Context,
+    project_id: int,
+    settings: LearningSettings,
+    classes: tuple[str, ...],
+    parent: Version | None,
+    from_scratch: bool,
+) -> Detector:
+    """The parent version for fine-tuning, else the base checkpoint: also when the architecture was changed."""
+    if parent is not None and not from_scratch and parent.detector == settings.detector:
+        folder = here.registry.fetch_version(project_id, parent.name)
+        detector = load(folder, device=here.settings.device)
+        detector.image_size = settings.image_size
+        return detector
+    return create(
+        settings.detector,
+        classes,
+        image_size=settings.image_size,
+        device=here.settings.device,
+        base=find_base(settings.detector, here.registry.base_folder),
+        seed=settings.seed,
+    )
+
+
+def _evaluate_version(here: Context, project_id: int, version: Version, validation: DetectionDataset) -> Evaluation:
+    """A former version on today's held-out images, in terms of the classes that it knows."""
+    detector = load(here.registry.fetch_version(project_id, version.name), device=here.settings.device)
+    return evaluate(detector, with_classes(validation, version.classes))
+
+
+def with_classes(dataset: DetectionDataset, classes: tuple[str, ...]) -> DetectionDataset:
+    """The same images in terms of another class list; boxes of classes that it lacks are left out."""
+    if classes == dataset.classes:
+        return dataset
+    position = {name: index for index, name in enumerate(classes)}
+    images: list[LabelledImage] = []
+    for image in dataset.images:
+        names = [dataset.classes[label] for label in image.label]
+        kept = [index for index, name in enumerate(names) if name in position]
+        label = image.label[kept].copy()
+        label[:] = [position[names[index]] for index in kept]
+        images.append(replace(image, xyxy=image.xyxy[kept], label=label))
+    return DetectionDataset(classes, images, dataset.problems)
+
+
+def _reporter() -> Callable[[Progress], None]:
+    """Progress for `/jobs`, at most about once a second so that Redis does not slow the training."""
+    last = -1.0
+
+    def report(progress: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last < 1.0 and progress.iteration < progress.iterations:
+            return
+        last = time.monotonic()
+        report_progress(
+            phase=progress.phase,
+            iteration=progress.iteration,
+            iterations=progress.iterations,
+            epoch=round(progress.epoch, 2),
+            loss=progress.loss,
+            eta_seconds=progress.eta_seconds,
+        )
+
+    return report

@@ -1,0 +1,101 @@
+"""The processes that take jobs from the queues.
+
+Three kinds, because they must not wait for each other: `inference` keeps its detectors warm and answers annotators
+first, `cycle` talks to Label Studio, `train` starts a fresh process for every training, so that CUDA is never forked
+and a training that dies takes nothing with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Sequence
+
+import redis
+from rq.worker import BaseWorker, SimpleWorker, SpawnWorker
+
+from al_backend.errors import BackendError, ConfigError
+from al_backend.jobs.client import enqueue_reconcile
+from al_backend.jobs.context import Context
+from al_backend.jobs.liveness import living_worker
+from al_backend.jobs.queues import QueueName
+from al_backend.settings import Settings, load_settings
+
+logger = logging.getLogger(__name__)
+
+GROUPS: dict[str, tuple[QueueName, ...]] = {
+    "inference": (QueueName.PREDICT, QueueName.SCORE),
+    "cycle": (QueueName.RECONCILE, QueueName.PUBLISH),
+    "train": (QueueName.TRAIN,),
+}
+"""Queues by the kind of process that takes them, in the order in which it looks at them."""
+
+
+def worker_groups(queue_names: Sequence[QueueName]) -> list[tuple[str, tuple[QueueName, ...]]]:
+    """The processes that the given queues need: kind, and its queues among the given ones."""
+    groups = [(kind, tuple(name for name in names if name in queue_names)) for kind, names in GROUPS.items()]
+    return [(kind, names) for kind, names in groups if names]
+
+
+def run_worker(settings: Settings, queue_names: Sequence[QueueName]) -> None:
+    """Take jobs from queues of one kind until SIGTERM; the job in hand is finished first.
+
+    Raises:
+        ConfigError: queues of several kinds, or Redis does not answer.
+    """
+    groups = worker_groups(queue_names)
+    if len(groups) != 1:
+        raise ConfigError(f"One worker process takes queues of one kind, found {', '.join(map(str, queue_names))}.")
+    kind, names = groups[0]
+    here = Context(settings)
+    worker_class: type[BaseWorker] = SpawnWorker if kind == "train" else SimpleWorker
+    worker = worker_class(
+        [here.queues.queue(name) for name in names],
+        connection=here.queues.connection,
+        serializer=here.queues.serializer,
+        name=f"{kind}-{os.uname().nodename}-{os.getpid()}",
+        log_job_description=False,
+    )
+    stop = threading.Event()
+    timer = threading.Thread(target=_look_regularly, args=(here, stop), name="timer", daemon=True)
+    with living_worker(here.queues.connection, names, kind=kind, device=settings.device):
+        if kind == "cycle":
+            timer.start()
+        try:
+            worker.work(logging_level=settings.log_level)
+        finally:
+            stop.set()
+
+
+def _look_regularly(here: Context, stop: threading.Event) -> None:
+    """Ask for a reconcile of every project again and again: events are hints and get lost, the truth does not."""
+    first = True
+    while first or not stop.wait(here.settings.reconcile_every):
+        first = False
+        try:
+            for project_id in here.registry.projects():
+                enqueue_reconcile(here.queues, project_id, "regular look")
+        except (redis.RedisError, BackendError, OSError) as error:
+            logger.warning("The regular look is left out this time: %s", error)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python -m al_backend.jobs.workers predict,score`: one worker process, settings from the environment."""
+    try:
+        settings = load_settings()
+        logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        names = [QueueName(name) for argument in arguments for name in argument.split(",")]
+        run_worker(settings, names)
+    except ValueError as error:
+        print(f"{error}; queues are {', '.join(name.value for name in QueueName)}.", file=sys.stderr)
+        return 2
+    except BackendError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,170 @@
+"""What a person wants to know about a project: what there is, what runs, what comes next and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from al_backend.cycle import MAX_ATTEMPTS, TrainedOn, missing_labels, pending_labels
+from al_backend.errors import LabelConfigError
+from al_backend.jobs.client import error_key, overview
+from al_backend.jobs.documents import PUBLISHED, read_attempt
+from al_backend.jobs.queues import QueueName, Queues
+from al_backend.jobs.ranking import newest_ranking
+from al_backend.jobs.reconcile import trained_on
+from al_backend.labelstudio.client import LabelStudio, Project
+from al_backend.labelstudio.codec import choose_annotation, label_digest
+from al_backend.labelstudio.labeling_config import parse_labeling_config
+from al_backend.registry import Registry, Version
+from al_backend.settings import LearningSettings, Settings
+
+
+def project_status(
+    settings: Settings, registry: Registry, label_studio: LabelStudio, queues: Queues, project_id: int
+) -> dict[str, Any]:
+    """Everything about one project as plain values.
+
+    Returns:
+        `project`, `labels`, `pool`, `active`, `versions`, `training`, `ranking`, `published`, `unreadable` (task and
+        reason), `problems` (what the last training left out), `workers`, `jobs` and `notes`: sentences about what
+        is missing or wrong.
+    """
+    project = label_studio.project(project_id)
+    record = registry.project(project_id)
+    learning = settings.learning if record is None else settings.learning.overridden(record.overrides)
+    labels = {
+        task.id: label_digest(chosen)
+        for task in label_studio.labelled_tasks(project_id)
+        if (chosen := choose_annotation(task.annotations)) is not None
+    }
+    pool = len(label_studio.open_tasks(project_id))
+    versions = registry.versions(project_id)
+    newest = trained_on(versions)
+    pointer = registry.active(project_id)
+    active = next((version for version in versions if pointer and version.name == pointer.version), None)
+    live = overview(queues)
+    jobs = [job for job in live["jobs"] if job["project"] == project_id]
+    error = queues.connection.get(error_key(project_id))
+    return {
+        "project": {"id": project.id, "title": project.title, "connected": record is not None},
+        "labels": _labels(labels, newest, learning),
+        "pool": pool,
+        "active": None if active is None else _version(active),
+        "versions": len(versions),
+        "training": _training(registry, project_id, jobs),
+        "ranking": _ranking(registry, project_id, active),
+        "published": registry.read_document(project_id, PUBLISHED),
+        "unreadable": unreadable(registry, project_id, active),
+        "problems": [] if newest is None else list(_named(versions, newest.version).problems),
+        "workers": {name: len(queue["workers"]) for name, queue in live["queues"].items()},
+        "jobs": jobs,
+        "notes": [
+            *_notes(project, record is not None, labels, newest, learning, live, versions, registry),
+            *([] if error is None else [f"The last look at the project failed: {error.decode()}"]),
+        ],
+    }
+
+
+def unreadable(registry: Registry, project_id: int, active: Version | None) -> list[dict[str, Any]]:
+    """Tasks of the active version's ranking whose image could not be read: `{"task", "reason"}`, by task id."""
+    ranking = newest_ranking(registry.rankings(project_id), None if active is None else active.name)
+    if ranking is None or not registry.finished_shards(project_id, ranking.id):
+        return []
+    bad = registry.read_shards(project_id, ranking.id).filter(pl.col("error").is_not_null()).sort("task_id")
+    return [{"task": task, "reason": reason} for task, reason in bad.select("task_id", "error").iter_rows()]
+
+
+def _labels(labels: dict[int, str], newest: TrainedOn | None, learning: LearningSettings) -> dict[str, Any]:
+    return {
+        "images": len(labels),
+        "new": pending_labels(labels, newest),
+        "missing_until_training": missing_labels(labels, newest, learning),
+        "first_training_at": learning.min_labels,
+        "train_every": learning.train_every,
+    }
+
+
+def _version(version: Version) -> dict[str, Any]:
+    metrics = version.metrics or {}
+    return {
+        "version": version.name,
+        "detector": version.detector,
+        "classes": list(version.classes),
+        "labels": len(version.labels),
+        "boxes": version.boxes,
+        "validation_images": version.validation_images,
+        "map50": metrics.get("map50"),
+        "map50_95": metrics.get("map50_95"),
+        "created_at": version.created_at.isoformat(),
+        "gate": version.gate.reason,
+    }
+
+
+def _training(registry: Registry, project_id: int, jobs: list[dict[str, Any]]) -> dict[str, Any]:
+    attempt = read_attempt(registry, project_id)
+    running = next((job for job in jobs if job["kind"] == "train"), None)
+    return {
+        "status": "idle" if running is None else running["status"],
+        "progress": None if running is None else running["progress"],
+        "attempts": 0 if attempt is None else attempt.count,
+        "error": None if attempt is None else attempt.error,
+    }
+
+
+def _ranking(registry: Registry, project_id: int, active: Version | None) -> dict[str, Any] | None:
+    ranking = newest_ranking(registry.rankings(project_id), None if active is None else active.name)
+    if ranking is None:
+        return None
+    finished = {index for index in registry.finished_shards(project_id, ranking.id) if index < ranking.shards}
+    return {
+        "id": ranking.id,
+        "version": ranking.version,
+        "strategy": ranking.strategy,
+        "tasks": ranking.tasks,
+        "shards": ranking.shards,
+        "finished_shards": len(finished),
+        "created_at": ranking.created_at.isoformat(),
+    }
+
+
+def _named(versions: list[Version], name: str) -> Version:
+    return next(version for version in versions if version.name == name)
+
+
+def _notes(
+    project: Project,
+    connected: bool,
+    labels: dict[int, str],
+    newest: TrainedOn | None,
+    learning: LearningSettings,
+    live: dict[str, Any],
+    versions: list[Version],
+    registry: Registry,
+) -> list[str]:
+    notes: list[str] = []
+    if not connected:
+        notes.append(f"The project is not connected; run `al-backend connect {project.id}`.")
+    try:
+        config = parse_labeling_config(project.label_config)
+    except LabelConfigError as error:
+        notes.append(str(error))
+    else:
+        if versions and versions[-1].classes != config.labels:
+            notes.append("The labelling config has other labels than the newest version; the next training uses them.")
+    missing = missing_labels(labels, newest, learning)
+    if newest is None and missing:
+        notes.append(
+            f"{missing} more labelled images start the first training ({len(labels)} of {learning.min_labels})."
+        )
+    attempt = read_attempt(registry, project.id)
+    if attempt is not None and attempt.error is not None:
+        again = "label more images or run `al-backend train`" if attempt.count >= MAX_ATTEMPTS else "it is tried again"
+        notes.append(f"The last training failed ({attempt.error}); {again}.")
+    idle = [name.value for name in QueueName if not live["queues"][name.value]["workers"]]
+    if idle:
+        notes.append(f"No worker takes the queues {', '.join(idle)}; start `al-backend worker` or `al-backend up`.")
+    refused = [version for version in versions if not version.gate.promoted]
+    if refused and refused[-1] is versions[-1]:
+        notes.append(f"The newest version {refused[-1].name} was refused: {refused[-1].gate.reason}")
+    return notes
