@@ -28,7 +28,7 @@ class TrainingConfig:
         seed: fixes sampling, augmentation and new weights.
         ema_decay: of the averaged weights that are kept, in [0, 1).
         workers: threads that read and augment images; 0 does it inline.
-        mixed_precision: on CUDA only.
+        mixed_precision: half-width arithmetic where the device has it (CUDA, CPUs with bfloat16 instructions).
     """
 
     iterations: int = 300
@@ -74,6 +74,7 @@ class TrainingReport:
         first_loss: mean loss of the first tenth of the steps.
         last_loss: mean loss of the last tenth.
         skipped: images that could not be read, one sentence each.
+        notes: what did not go as configured, one sentence each, e.g. a batch size that did not fit.
     """
 
     iterations: int
@@ -83,7 +84,11 @@ class TrainingReport:
     first_loss: float
     last_loss: float
     skipped: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a JSON document."""
-        return {name: getattr(self, name) for name in self.__slots__} | {"skipped": list(self.skipped)}
+        return {name: getattr(self, name) for name in self.__slots__} | {
+            "skipped": list(self.skipped),
+            "notes": list(self.notes),
+        }

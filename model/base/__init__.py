@@ -1,0 +1,1 @@
+"""Checkpoints to start a training from, and the program that made them."""

@@ -1,0 +1,114 @@
+"""Makes detectors by the name of their architecture, and opens saved ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from model.detectors.base import Detector
+from model.detectors.weights import WEIGHTS_NAME, read_description
+from model.errors import WeightsRefused
+
+YOLO = ("yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x")
+ULTRALYTICS_SUFFIXES = (".pt", ".yaml", ".yml")
+SHIPPED = Path(__file__).parent.parent / "base"
+
+
+def architectures() -> tuple[str, ...]:
+    """Names that `create` knows; it also takes the path of an Ultralytics `.yaml` or `.pt` file."""
+    return YOLO
+
+
+def resolve_device(name: str) -> str:
+    """`auto` becomes `cuda` where there is one, else `cpu`; other names are checked.
+
+    Raises:
+        ValueError: no such device here.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device {name!r} was asked for, found {torch.cuda.device_count()} CUDA devices; use cpu or auto"
+        )
+    return name
+
+
+def create(
+    architecture: str,
+    classes: Sequence[str],
+    *,
+    image_size: int = 640,
+    device: str = "auto",
+    base: Path | None = None,
+    seed: int = 0,
+    allow_pickle: bool = False,
+) -> Detector:
+    """A detector for `classes`, which still has to learn them.
+
+    Args:
+        architecture: one of `architectures()`, or the path of an Ultralytics `.yaml` or `.pt` file.
+        classes: unique label names, in order; may be empty until the first `fit`.
+        image_size: pixels of the longer side that the network sees.
+        device: see `resolve_device`.
+        base: checkpoint to start from (`find_base`); classes that it knows by the same name keep their weights.
+            None starts from random weights, which is said in the log.
+        seed: of fresh weights.
+        allow_pickle: open `.pt` files, with Ultralytics' restricted loader.
+
+    Raises:
+        ValueError: unknown architecture or device, or class names that are not unique.
+        WeightsRefused: `base` is damaged, of another architecture, or pickled without permission.
+    """
+    if len(set(classes)) != len(classes):
+        raise ValueError(f"class names must be unique, found {tuple(classes)}")
+    if architecture not in YOLO and not architecture.endswith(ULTRALYTICS_SUFFIXES):
+        raise ValueError(
+            f"unknown architecture {architecture!r}; expected one of {', '.join(architectures())}, or the path of an "
+            "Ultralytics .yaml or .pt file"
+        )
+    from model.detectors import yolo  # importing Ultralytics takes seconds, so only when it is needed
+
+    return yolo.create(
+        architecture,
+        classes,
+        image_size=image_size,
+        device=torch.device(resolve_device(device)),
+        base=base,
+        seed=seed,
+        allow_pickle=allow_pickle,
+    )
+
+
+def load(folder: Path, *, device: str = "auto") -> Detector:
+    """A detector that `Detector.save` wrote to `folder`.
+
+    Raises:
+        WeightsRefused: files are missing, damaged, or of another kind of detector.
+    """
+    family = read_description(folder)["family"]
+    if family != "yolo":
+        raise WeightsRefused(f"{folder} holds a {family!r} detector, which this version does not know")
+    from model.detectors import yolo
+
+    return yolo.from_weights(folder / WEIGHTS_NAME, device=torch.device(resolve_device(device)))
+
+
+def find_base(architecture: str, folder: Path | None) -> Path | None:
+    """A checkpoint to start from: the user's in `folder`, else the one that comes with this package, else None.
+
+    Args:
+        architecture: looked for as `<architecture>.safetensors`, then `<architecture>.pt`.
+        folder: of base weights; None or missing means that there are no own ones.
+    """
+    own = [folder / f"{architecture}{suffix}" for suffix in (".safetensors", ".pt")] if folder else []
+    for path in (*own, SHIPPED / f"{architecture}.safetensors"):
+        if path.is_file():
+            return path
+    return None

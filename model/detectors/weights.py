@@ -1,0 +1,107 @@
+"""Weights files: safetensors with a description, written whole or not at all, and never unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from model.errors import WeightsRefused
+
+FORMAT = 1
+WEIGHTS_NAME = "weights.safetensors"
+DESCRIPTION_NAME = "detector.json"
+_HEADER_KEY = "detector"
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that decide what weights mean."""
+    return {name: version(name) for name in ("torch", "torchvision", "ultralytics")}
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+    """Write `tensors` to `path`, with `description` (plain JSON values) in the file's header.
+
+    The file appears under its name only when it is complete.
+    """
+    document = {"format": FORMAT, **description, "versions": library_versions()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    contiguous = {
+        name: value.detach().to("cpu", memory_format=torch.contiguous_format).contiguous()
+        for name, value in tensors.items()
+    }
+    save_file(contiguous, temporary, metadata={"format": "pt", _HEADER_KEY: json.dumps(document)})
+    os.replace(temporary, path)
+
+
+def save_folder(folder: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+    """Write `weights.safetensors` and `detector.json` into `folder`, which is created if missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_weights(folder / WEIGHTS_NAME, tensors, description)
+    document = {"format": FORMAT, **description, "versions": library_versions()}
+    temporary = folder / f".{DESCRIPTION_NAME}.{os.getpid()}.tmp"
+    temporary.write_text(json.dumps(document, indent=2) + "\n")
+    os.replace(temporary, folder / DESCRIPTION_NAME)
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors (floating ones as float32, on the CPU) and the description of a weights file.
+
+    The description comes from the file's header, else from a `detector.json` beside it.
+
+    Raises:
+        WeightsRefused: no such file, not safetensors, damaged, without description, or of a newer format.
+    """
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise WeightsRefused(f"{path} cannot be read as safetensors: {error}") from error
+    floats = {name: value.float() if value.dtype.is_floating_point else value for name, value in tensors.items()}
+    return floats, _description(path, header)
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """`detector.json` of a saved detector.
+
+    Raises:
+        WeightsRefused: missing, not JSON, or of a newer format.
+    """
+    return _checked(folder / DESCRIPTION_NAME, _read_json(folder / DESCRIPTION_NAME))
+
+
+def _description(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
+    if _HEADER_KEY in header:
+        return _checked(path, json.loads(header[_HEADER_KEY]))
+    return read_description(path.parent)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise WeightsRefused(
+            f"{path} cannot be read, so nothing says which network the weights belong to: {error}"
+        ) from error
+
+
+def _checked(path: Path, document: Any) -> dict[str, Any]:
+    missing = {"format", "family", "architecture", "classes", "image_size"} - set(
+        document if isinstance(document, dict) else ()
+    )
+    if missing:
+        raise WeightsRefused(f"the description of {path} lacks {', '.join(sorted(missing))}")
+    if document["format"] > FORMAT:
+        raise WeightsRefused(
+            f"{path} has format {document['format']}, this program reads up to {FORMAT}: install a newer version"
+        )
+    return dict(document)

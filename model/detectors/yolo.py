@@ -1,0 +1,270 @@
+"""YOLO through Ultralytics' networks, without Ultralytics' predictor and trainer."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.data.dataset import DetectionDataset
+from model.detections import Detections
+from model.detectors.base import Image, View
+from model.detectors.letterbox import STRIDE, Letterbox, stack
+from model.detectors.weights import read_weights, save_folder
+from model.detectors.yolo_decode import detections_of
+from model.detectors.yolo_network import (
+    PARAMETERS,
+    Network,
+    YoloTrainable,
+    build,
+    check_size,
+    class_width,
+    detect_head,
+    load_tensors,
+    network_description,
+    read_ultralytics_file,
+    set_classes,
+)
+from model.errors import NotEnoughLabels, WeightsRefused
+from model.training.config import Progress, TrainingConfig, TrainingReport
+from model.training.loop import train
+from model.training.sampling import BatchSampler
+
+logger = logging.getLogger(__name__)
+
+FAMILY = "yolo"
+BATCH = {"cpu": 8, "cuda": 32}
+"""Images per forward pass."""
+LEARNING_RATE = 2e-3
+"""For a start from pretrained weights."""
+LEARNING_RATE_FROM_RANDOM = 4e-3
+CLASS_ROWS_FACTOR = 3.0
+PLACEHOLDER = ("object",)
+"""A network cannot have no class; a detector without classes has this one and finds nothing."""
+
+
+class YoloDetector:
+    """A YOLO network with its class list; see `Detector`.
+
+    Args:
+        network: on any device, not fused.
+        architecture: name or YAML path that it was built from.
+        classes: one name per row of the class head; may be empty.
+        image_size: pixels of the longer side; rounded up to a multiple of 32.
+        device: where it runs.
+        pretrained: whether its weights come from a training, so that leading blocks are worth freezing.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        architecture: str,
+        classes: Sequence[str],
+        image_size: int,
+        device: torch.device,
+        *,
+        pretrained: bool,
+    ) -> None:
+        if image_size < STRIDE:
+            raise ValueError(f"image size {image_size} is too small, expected at least {STRIDE}")
+        self.architecture = architecture
+        self.classes = tuple(classes)
+        self.image_size = -(-image_size // STRIDE) * STRIDE
+        if self.image_size != image_size:
+            logger.warning("Image size %d is no multiple of %d, taking %d", image_size, STRIDE, self.image_size)
+        self.device = device
+        self.pretrained = pretrained
+        self._network = network.to(device).eval()
+        self._inference: Network | None = None
+
+    def predict(
+        self, images: Sequence[Image], views: Sequence[View] = (View.ORIGINAL,), *, min_score: float = 0.05
+    ) -> list[Mapping[View, Detections]]:
+        """See `Detector.predict`. Images of equal padded shape go through the network together."""
+        if not views:
+            raise ValueError("predict needs at least one view, found none")
+        results: list[dict[View, Detections]] = [{} for _ in images]
+        if not self.classes:
+            for image, result in zip(images, results, strict=True):
+                result.update({view: Detections.empty(image.shape[0], image.shape[1], 1) for view in views})
+            return list(results)
+        boxes = [Letterbox.fit(image.shape[0], image.shape[1], self.image_size) for image in images]
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for index, box in enumerate(boxes):
+            groups[box.canvas].append(index)
+        at_once = max(1, BATCH.get(self.device.type, 8) // len(views))
+        for group in groups.values():
+            for start in range(0, len(group), at_once):
+                part = group[start : start + at_once]
+                found = self._predict_batch([images[i] for i in part], [boxes[i] for i in part], views, min_score)
+                for index, by_view in zip(part, found, strict=True):
+                    results[index].update(by_view)
+        return list(results)
+
+    def _predict_batch(
+        self, images: list[Image], boxes: list[Letterbox], views: Sequence[View], min_score: float
+    ) -> list[dict[View, Detections]]:
+        network = self._inference_network()
+        half = self.device.type == "cuda"
+        with torch.inference_mode():
+            pixels = torch.from_numpy(stack(images, boxes)).to(self.device).permute(0, 3, 1, 2).float().div_(255)
+            batch = torch.cat([pixels.flip(3) if view is View.HFLIP else pixels for view in views])
+            with torch.autocast(self.device.type, torch.float16) if half else nullcontext():
+                output = network(batch.contiguous(memory_format=torch.channels_last))
+            all_views = [view for view in views for _ in images]
+            found = detections_of(detect_head(network), output, boxes * len(views), all_views, min_score)
+        return [{view: found[k * len(images) + i] for k, view in enumerate(views)} for i in range(len(images))]
+
+    def _inference_network(self) -> Network:
+        """A fused copy, whose head gives its raw output; made once per set of weights."""
+        if self._inference is None:
+            network = copy.deepcopy(self._network).eval().fuse(verbose=False)
+            # Only the head's own flag: it then skips decoding, which we do in full precision.
+            network.model[-1].training = True
+            self._inference = network.to(memory_format=torch.channels_last)
+        return self._inference
+
+    def fit(
+        self,
+        train_set: DetectionDataset,
+        validation: DetectionDataset | None,
+        config: TrainingConfig,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> TrainingReport:
+        """See `Detector.fit`.
+
+        The number of steps is fixed, so `validation` is not looked at: choosing by it would use it up.
+        A training that fails or is cancelled leaves the detector as it was.
+        """
+        if not train_set.num_boxes:
+            raise NotEnoughLabels(f"{len(train_set)} training images with no box at all; label at least one object")
+        network = copy.deepcopy(self._network)
+        fresh = set_classes(network, self.classes, train_set.classes, seed=config.seed)
+        adapter = YoloTrainable(network.to(memory_format=torch.channels_last), CLASS_ROWS_FACTOR)
+        frozen = config.freeze
+        if frozen is None:
+            frozen = blocks_to_freeze(len(train_set), len(adapter.blocks)) if self.pretrained else 0
+        default_rate = LEARNING_RATE if self.pretrained else LEARNING_RATE_FROM_RANDOM
+        logger.info("Training %s on %d images, new classes: %s", self.architecture, len(train_set), fresh or "none")
+        averaged, report = train(
+            adapter,
+            BatchSampler(train_set, self.image_size, seed=config.seed),
+            config,
+            learning_rate=default_rate if config.learning_rate is None else config.learning_rate,
+            frozen_blocks=frozen,
+            device=self.device,
+            on_progress=on_progress,
+        )
+        self._adopt(averaged, train_set.classes)
+        return report
+
+    def _adopt(self, network: Network, classes: tuple[str, ...]) -> None:
+        self._network, self._inference = network, None
+        self.classes, self.pretrained = classes, True
+
+    def save(self, folder: Path) -> None:
+        """See `Detector.save`."""
+        save_folder(folder, self.tensors(), self.description())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights and buffers by name."""
+        return self._network.state_dict()
+
+    def description(self) -> dict[str, Any]:
+        """What `from_weights` needs besides the tensors, as plain JSON values."""
+        return {
+            "family": FAMILY,
+            "architecture": self.architecture,
+            "classes": list(self.classes),
+            "image_size": self.image_size,
+            "parameters": sum(p.numel() for p in self._network.parameters()),
+            "pretrained": self.pretrained,
+            "layers": {k: v for k, v in self._network.yaml.items() if k not in ("ch", "channels", "yaml_file")},
+        }
+
+
+def blocks_to_freeze(images: int, available: int) -> int:
+    """Leading blocks that a training on few images leaves alone (`algorithms.md` 8)."""
+    if images < 200:
+        return available
+    return available // 2 if images <= 1000 else 0
+
+
+def create(
+    architecture: str,
+    classes: Sequence[str],
+    *,
+    image_size: int,
+    device: torch.device,
+    base: Path | None,
+    seed: int,
+    allow_pickle: bool,
+) -> YoloDetector:
+    """A detector with `classes`; see `factory.create`."""
+    if architecture.endswith(".pt"):
+        base = Path(architecture)
+    if base is not None:
+        network, known, name = _from_base(base, allow_pickle=allow_pickle)
+        if name is not None and architecture in PARAMETERS and name != architecture:
+            raise WeightsRefused(f"{base} holds a {name}, expected a {architecture}")
+        set_classes(network, known, tuple(classes) or PLACEHOLDER, seed=seed)
+    else:
+        network = build(network_description(architecture), max(1, len(classes)), seed=seed)
+        logger.warning(
+            "%s starts from random weights: without a base checkpoint the first trainings teach it little and its "
+            "rankings are noise. Put %s.safetensors into the folder of base weights",
+            architecture,
+            Path(architecture).stem,
+        )
+    check_size(architecture, network)
+    return YoloDetector(network, architecture, classes, image_size, device, pretrained=base is not None)
+
+
+def from_weights(path: Path, *, device: torch.device) -> YoloDetector:
+    """A detector from a weights file that `YoloDetector.save` wrote."""
+    tensors, description = read_weights(path)
+    network = _restore(tensors, description, str(path))
+    return YoloDetector(
+        network,
+        description["architecture"],
+        tuple(description["classes"]),
+        int(description["image_size"]),
+        device,
+        pretrained=bool(description.get("pretrained", True)),
+    )
+
+
+def _restore(tensors: dict[str, Tensor], description: Mapping[str, Any], source: str) -> Network:
+    if description["family"] != FAMILY or "layers" not in description:
+        raise WeightsRefused(f"{source} holds a {description['family']!r} detector, expected {FAMILY!r}")
+    network = build(description["layers"], max(1, len(description["classes"])), class_width=class_width(tensors))
+    load_tensors(network, tensors, source)
+    check_size(description["architecture"], network)
+    return network
+
+
+def _from_base(path: Path, *, allow_pickle: bool) -> tuple[Network, tuple[str, ...], str | None]:
+    """Network, its class names, and the architecture's name where the file says it."""
+    if path.suffix == ".safetensors":
+        tensors, description = read_weights(path)
+        return _restore(tensors, description, str(path)), tuple(description["classes"]), description["architecture"]
+    if not allow_pickle:
+        raise WeightsRefused(
+            f"{path} is a pickled file, which can run code when it is opened; give a .safetensors file, or allow it "
+            "explicitly (allow_pickle=True) if you trust where it comes from"
+        )
+    stored, names = read_ultralytics_file(path)
+    tensors = {
+        name: value.float() if value.is_floating_point() else value for name, value in stored.state_dict().items()
+    }
+    layers = {key: value for key, value in stored.yaml.items() if key not in ("ch", "channels", "yaml_file")}
+    network = build(layers, len(names), class_width=class_width(tensors))
+    load_tensors(network, tensors, str(path))
+    return network, names, None
