@@ -73,8 +73,9 @@ def weights(tmp_path: Path) -> Path:
 def test_a_kill_in_the_middle_leaves_whole_versions_only(tmp_path: Path, weights: Path) -> None:
     location = tmp_path / "registry"
     chance = random.Random(4)
-    halves = 0
-    for _ in range(6):
+    halves = kills = 0
+    while kills < 5 or (kills < 30 and not halves):
+        kills += 1
         process = start(ADDING, location, weights)
         wait_until_ready(process)
         time.sleep(chance.uniform(0.0, 0.15))
