@@ -30,7 +30,7 @@ class Context:
     @cached_property
     def registry(self) -> Registry:
         """The registry at `MODEL_DIR`."""
-        return Registry(self.settings.model_dir)
+        return Registry(self.settings.model_dir, cache_folder=self.settings.data_dir / "cache")
 
     @cached_property
     def queues(self) -> Queues:

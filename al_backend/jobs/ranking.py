@@ -21,6 +21,7 @@ from al_backend.labelstudio.codec import to_regions
 from al_backend.labelstudio.labeling_config import LabelingConfig
 from al_backend.registry import Ranking
 from al_backend.settings import LearningSettings
+from model.detections import Detections
 from model.detectors.base import View
 
 _STRATEGY_FIELDS = ("uncertainty", "aggregation", "class_weights", "empty_policy")
@@ -192,7 +193,7 @@ def _measure(here: Context, ranking: Ranking, items: Sequence[tuple[int, str | N
     rows = [
         _row(outcome, strategy, context, config, ranking)
         for outcome in here.inference.detect(
-            ranking.project, ranking.version, items, views=strategy.views, min_score=threshold
+            ranking.project, ranking.version, items, views=_views(strategy), min_score=threshold
         )
     ]
     columns = {name: pl.Float64 for row in rows for name in row if name not in ("task_id", "regions", "error")}
@@ -207,12 +208,15 @@ def _measure(here: Context, ranking: Ranking, items: Sequence[tuple[int, str | N
     return pl.DataFrame(rows, schema=schema)
 
 
+def _views(strategy: Strategy) -> tuple[View, ...]:
+    """The views that a strategy asks for, and the original always: pre-annotations are made of it."""
+    return (View.ORIGINAL, *(view for view in strategy.views if view is not View.ORIGINAL))
+
+
 def _measured_names(strategy: Strategy, context: RankingContext) -> list[str]:
     """Names of the measurements, so that a shard of unreadable images has the same columns as its neighbours."""
-    from model.detections import Detections
-
     nothing = Detections.empty(1, 1, max(1, len(context.classes)))
-    return list(strategy.measure(0, dict.fromkeys(strategy.views or (View.ORIGINAL,), nothing), context))
+    return list(strategy.measure(0, dict.fromkeys(_views(strategy), nothing), context))
 
 
 def _row(

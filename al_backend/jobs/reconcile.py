@@ -302,7 +302,7 @@ def _create_ranking(
             "seed": ranking_context.seed,
         },
         created_at=now(),
-        tasks=len(position),
+        tasks=len(rows),
         shard_size=size,
         shards=-(-len(position) // size),
     )

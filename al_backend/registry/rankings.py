@@ -72,12 +72,14 @@ class RankingShelf(Shelf):
     def write_shard(self, project: int, ranking_id: str, index: int, frame: pl.DataFrame) -> None:
         """Store the measurements of one shard; writing twice is the same as once.
 
+        Indices from `Ranking.shards` on are free for tasks that arrived after the ranking was made.
+
         Raises:
-            RegistryError: the ranking is gone, or has no shard of that index.
+            RegistryError: the ranking is gone, or the index is negative.
         """
-        ranking = self.ranking(project, ranking_id)
-        if not 0 <= index < ranking.shards:
-            raise RegistryError(f"Ranking {ranking_id} has shards 0 to {ranking.shards - 1}, there is no {index}.")
+        self.ranking(project, ranking_id)
+        if index < 0:
+            raise RegistryError(f"Shards are numbered from 0, found {index} for ranking {ranking_id}.")
         self._write_frame(self._shard(project, ranking_id, index), frame)
 
     def finished_shards(self, project: int, ranking_id: str) -> set[int]:

@@ -108,9 +108,16 @@ def test_wrong_use_is_refused(registry: Registry) -> None:
     with pytest.raises(RegistryError, match=r"no ranking 'r1'\. It has: none"):
         registry.write_shard(7, "r1", 0, shard())
     registry.create_ranking(a_ranking(), TASKS)
-    for index in (-1, 2):
-        with pytest.raises(RegistryError, match="shards 0 to 1"):
-            registry.write_shard(7, "r1", index, shard())
+    with pytest.raises(RegistryError, match="numbered from 0"):
+        registry.write_shard(7, "r1", -1, shard())
+
+
+def test_tasks_that_arrived_later_have_room_behind_the_shards(registry: Registry) -> None:
+    registry.create_ranking(a_ranking(), TASKS)
+    registry.write_shard(7, "r1", 0, shard((5, 0.1)))
+    registry.write_shard(7, "r1", 2 + 77, shard((77, 0.3)))
+    assert registry.finished_shards(7, "r1") == {0, 79}
+    assert registry.read_shards(7, "r1")["task_id"].to_list() == [5, 77]
 
 
 def test_a_deleted_ranking_is_gone_with_its_shards(registry: Registry) -> None:
