@@ -1,0 +1,173 @@
+"""What users run besides Python: the compose file, the image, and the commands and examples in the documentation."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from al_backend.cli import app
+from al_backend.jobs.queues import QueueName
+from al_backend.labelstudio.labeling_config import parse_labeling_config
+from al_backend.processes import queue_names
+from al_backend.settings import LearningSettings, Settings
+from al_backend.settings_table import settings_page, variables
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    return dict(yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"])
+
+
+def test_the_compose_services_together_do_everything_that_up_does(services: dict[str, Any]) -> None:
+    assert {"web", "inference", "trainer", "redis", "label-studio"} == set(services)
+    assert services["web"]["command"] == "al-backend serve"
+    taken: list[QueueName] = []
+    for name in ("inference", "trainer"):
+        program, command, option, queues = services[name]["command"].split()
+        assert (program, command, option) == ("al-backend", "worker", "--queues")
+        taken += queue_names(queues)
+    assert sorted(taken) == sorted(QueueName)
+
+
+def test_a_training_that_dies_takes_nothing_with_it(services: dict[str, Any]) -> None:
+    assert services["trainer"]["command"].endswith("--queues train")
+
+
+def test_backend_services_share_redis_and_the_registry(services: dict[str, Any]) -> None:
+    for name in ("web", "inference", "trainer"):
+        service = services[name]
+        assert service["environment"]["REDIS_URL"] == "redis://redis:6379/0"
+        assert service["environment"]["MODEL_DIR"].endswith("/data/models}")
+        assert service["volumes"] == ["models:/data"]
+        assert service["depends_on"]["redis"]["condition"] == "service_healthy"
+        assert "host.docker.internal:host-gateway" in service["extra_hosts"]
+        assert set(service["environment"]) <= _known_variables()
+
+
+def test_the_web_server_is_reachable_and_redis_is_not(services: dict[str, Any]) -> None:
+    assert services["web"]["ports"] == ["9090:9090"]
+    assert services["web"]["environment"]["AL_HOST"] == "0.0.0.0"
+    assert "ports" not in services["redis"]
+    assert services["redis"]["healthcheck"]["test"][-1] == "ping"
+
+
+def test_label_studio_takes_the_address_of_the_web_server_for_a_webhook(services: dict[str, Any]) -> None:
+    """Its hosts are `localhost`, addresses and names with a dot."""
+    (alias,) = services["web"]["networks"]["default"]["aliases"]
+    assert "." in alias
+    assert f"http://{alias}:9090" in (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+
+
+def test_our_label_studio_may_call_the_backend(services: dict[str, Any]) -> None:
+    label_studio = services["label-studio"]
+    assert label_studio["profiles"] == ["label-studio"]
+    assert label_studio["environment"]["SSRF_PROTECTION_ENABLED"] == "false"
+    assert label_studio["environment"]["ML_BLOCK_LOCAL_IP"] == "false"
+    pinned = (ROOT / "requirements-label-studio.txt").read_text(encoding="utf-8")
+    assert f"label-studio=={label_studio['image'].rpartition(':')[2]}\n" in pinned
+
+
+def test_every_named_volume_is_declared(services: dict[str, Any]) -> None:
+    declared = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["volumes"]
+    used = {volume.split(":")[0] for service in services.values() for volume in service.get("volumes", [])}
+    assert used == set(declared)
+
+
+def test_the_gpu_file_extends_existing_services(services: dict[str, Any]) -> None:
+    extended = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text(encoding="utf-8"))["services"]
+    assert set(extended) == {"inference", "trainer"} <= set(services)
+    for service in extended.values():
+        (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+        assert device["capabilities"] == ["gpu"]
+
+
+def test_the_image_does_not_run_as_root_and_checks_its_health() -> None:
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    users = [line.split()[1] for line in lines if line.startswith("USER ")]
+    assert users
+    assert users[-1] not in ("root", "0")
+    assert any(line.startswith("HEALTHCHECK ") for line in lines)
+    assert lines[-1] == 'CMD ["al-backend", "up"]'
+    copied = {word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]}
+    allowed = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    for path in copied:
+        assert (ROOT / path).exists(), path
+        assert f"!{path}" in allowed, path
+
+
+def test_requirements_hold_what_the_project_asks_for() -> None:
+    pinned = set(re.findall(r"^([a-z0-9.-]+)==", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE))
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("dependencies = [")[2].partition("\n]")[0]
+    asked = set(re.findall(r'^    "([A-Za-z0-9-]+)', project, re.MULTILINE))
+    assert asked
+    assert asked <= pinned
+
+
+@pytest.mark.parametrize("unwanted", ["opencv-python", "attr"])
+def test_what_the_lock_drops_is_never_installed(unwanted: str) -> None:
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert all("sys_platform == 'never'" in line for line in lines if line.startswith(f"{unwanted}=="))
+
+
+def test_the_settings_page_is_current() -> None:
+    assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == settings_page(), (
+        "write it anew: python -m al_backend.settings_table > docs/settings.md"
+    )
+
+
+def test_the_readme_names_only_commands_and_options_that_exist() -> None:
+    used = re.findall(r"(?:^|`)al-backend ([a-z]+)((?: [^`\n|#(&]*)?)", README, re.MULTILINE)
+    assert {name for name, _ in used} == set(COMMANDS)
+    for name, rest in used:
+        known = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", rest)) <= known, (name, rest)
+
+
+def test_the_readme_names_only_variables_that_exist() -> None:
+    ours = {name for name in re.findall(r"`((?:AL|BASIC_AUTH|REDIS|MODEL)_[A-Z_]+)", README)}
+    assert ours
+    assert ours <= _known_variables()
+
+
+def test_the_labelling_config_of_the_readme_is_one_that_we_serve() -> None:
+    (xml,) = re.findall(r"```xml\n(.*?)```", README, re.DOTALL)
+    config = parse_labeling_config(xml)
+    assert config.labels == ("Fish", "Car")
+    assert config.predicted_values["Car"] == ("jeep", "cab")
+
+
+def test_the_extra_params_of_the_documentation_are_valid() -> None:
+    pages = README + (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    examples = re.findall(r"`(\{\"strategy\".*?\})`", pages)
+    assert examples
+    for example in examples:
+        LearningSettings().overridden(yaml.safe_load(example))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/how-it-works.md", "docs/settings.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert ((ROOT / page).parent / target).exists(), target
+
+
+def test_make_and_ci_run_what_the_readme_says() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z]+)", README)) <= targets
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert script.startswith("#!/usr/bin/env bash")
+    assert "\nset -euo pipefail\n" in script
+    assert script.rstrip().endswith("make test")
+
+
+def _known_variables() -> set[str]:
+    return {variable for name, field in Settings.model_fields.items() for variable in variables(name, field)}
