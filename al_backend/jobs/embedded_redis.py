@@ -133,7 +133,7 @@ class EmbeddedRedis:
                 self._lock.acquire(timeout=0)
             except Timeout:
                 raise ConfigError(
-                    f"Another process runs the embedded Redis of {self.data_dir}: stop that `al-backend up`, "
+                    f"Another process runs the embedded Redis of {self.data_dir.absolute()}: stop that `al-backend up`, "
                     "or set AL_DATA_DIR to another folder."
                 ) from None
         _end_orphan(self.url)
