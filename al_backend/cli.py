@@ -213,11 +213,11 @@ def doctor(
     """Check everything that has to work together, and say what to do about what does not."""
     with command_output(context.obj, as_json=as_json) as out:
         from al_backend.cli_tables import findings_text
-        from al_backend.doctor import examine
+        from al_backend.doctor import Level, examine
 
         findings = examine(out.doors.settings, project)
         out.show(findings, findings_text)
-        if not all(finding.ok for finding in findings):
+        if any(finding.level is Level.ERROR for finding in findings):
             raise typer.Exit(1)
 
 

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _WRONG_USE = 2
+_FILE_WIDTH = 200
 
 Document = TypeVar("Document")
 
@@ -99,7 +100,10 @@ class Output:
             return
         from rich.console import Console
 
-        Console(soft_wrap=False).print(view(document), highlight=False)
+        terminal = Console()
+        # A file has no width, and 80 columns would cut what somebody greps for.
+        console = terminal if terminal.is_terminal else Console(width=_FILE_WIDTH)
+        console.print(view(document), highlight=False)
 
 
 @contextmanager

@@ -130,11 +130,7 @@ def pointer_text(document: dict[str, Any]) -> RenderableType:
 
 def findings_text(findings: Sequence[Finding]) -> RenderableType:
     """What the doctor found, each failure with its remedy."""
-    table = Table("", "check", "found", "what to do")
-    for finding in findings:
-        mark = "ok" if finding.ok else str(finding.level)
-        table.add_row(escape(mark), escape(finding.check), escape(finding.message), escape(finding.remedy or ""))
-    return table
+    return escape("\n".join(map(str, findings)))
 
 
 def connect_text(report: ConnectReport) -> RenderableType:

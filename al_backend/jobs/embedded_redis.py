@@ -133,8 +133,8 @@ class EmbeddedRedis:
                 self._lock.acquire(timeout=0)
             except Timeout:
                 raise ConfigError(
-                    f"Another process runs the embedded Redis of {self.data_dir.absolute()}: stop that `al-backend up`, "
-                    "or set AL_DATA_DIR to another folder."
+                    f"Another process runs the embedded Redis of {self.data_dir.absolute()}: "
+                    "stop that `al-backend up`, or set AL_DATA_DIR to another folder."
                 ) from None
         _end_orphan(self.url)
 

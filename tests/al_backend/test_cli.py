@@ -17,6 +17,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from al_backend.cli import app
+from al_backend.doctor import Finding, Level
 from al_backend.errors import BackendError
 from al_backend.registry import GateVerdict, Registry, Version
 
@@ -32,7 +33,6 @@ def _environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MODEL_DIR", str(tmp_path / "models"))
     monkeypatch.setenv("AL_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("COLUMNS", "200")
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield
@@ -137,7 +137,7 @@ def test_an_unexpected_error_keeps_its_traceback_for_debug(monkeypatch: pytest.M
     def broken(*_: object) -> None:
         raise TypeError("a bug")
 
-    replace_module(monkeypatch, "al_backend.doctor", examine=broken)
+    monkeypatch.setattr("al_backend.doctor.examine", broken)
     result = run("doctor")
     assert result.exit_code == 1
     assert "TypeError: a bug" in result.stderr
@@ -212,30 +212,23 @@ def test_worker_refuses_unknown_queues() -> None:
     assert "guess is no queue" in result.stderr
 
 
-@dataclass(frozen=True)
-class Finding:
-    check: str
-    ok: bool
-    level: str
-    message: str
-    remedy: str
-
-
-@pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 1)])
-def test_doctor_exits_by_what_it_found(monkeypatch: pytest.MonkeyPatch, ok: bool, code: int) -> None:
+@pytest.mark.parametrize(("level", "code"), [(Level.OK, 0), (Level.WARNING, 0), (Level.ERROR, 1)])
+def test_doctor_exits_by_the_worst_that_it_found(monkeypatch: pytest.MonkeyPatch, level: Level, code: int) -> None:
     asked: list[int | None] = []
 
     def examine(_settings: object, project: int | None) -> list[Finding]:
         asked.append(project)
-        return [Finding("webhook", ok, "error", "no webhook [gone]", "al-backend connect 3")]
+        found = Finding("webhook", level is Level.OK, level, "no webhook [gone]", "al-backend connect 3")
+        return [Finding("redis", True, Level.OK, "Redis answers."), found]
 
-    replace_module(monkeypatch, "al_backend.doctor", examine=examine, Finding=Finding)
+    monkeypatch.setattr("al_backend.doctor.examine", examine)
     result = run("doctor", "3")
     assert result.exit_code == code
     assert "no webhook [gone]" in result.stdout
     result = run("doctor", "--json")
     assert result.exit_code == code
-    assert json.loads(result.stdout)[0]["remedy"] == "al-backend connect 3"
+    assert json.loads(result.stdout)[1]["remedy"] == "al-backend connect 3"
+    assert json.loads(result.stdout)[1]["level"] == level.value
     assert asked == [3, None]
 
 
