@@ -40,7 +40,7 @@ from model.training.sampling import BatchSampler
 logger = logging.getLogger(__name__)
 
 FAMILY = "yolo"
-BATCH = {"cpu": 8, "cuda": 32}
+BATCH = {"cpu": 16, "cuda": 32}
 """Images per forward pass."""
 LEARNING_RATE = 2e-3
 """For a start from pretrained weights."""
@@ -99,7 +99,7 @@ class YoloDetector:
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, box in enumerate(boxes):
             groups[box.canvas].append(index)
-        at_once = max(1, BATCH.get(self.device.type, 8) // len(views))
+        at_once = max(1, BATCH.get(self.device.type, 16) // len(views))
         for group in groups.values():
             for start in range(0, len(group), at_once):
                 part = group[start : start + at_once]

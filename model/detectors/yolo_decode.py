@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from ultralytics.utils.nms import non_max_suppression
 
 from model.detections import Detections
 from model.detectors.base import View
 from model.detectors.letterbox import Letterbox
+from model.detectors.ultralytics_library import non_max_suppression
 
 OVERLAP = 0.7
 """IoU above which the weaker of two boxes of one class is dropped; Ultralytics' own setting."""

@@ -11,10 +11,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from ultralytics.cfg import get_cfg
-from ultralytics.nn.modules import Conv, Detect
-from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 
+from model.detectors.ultralytics_library import (
+    Conv,
+    Detect,
+    DetectionModel,
+    get_cfg,
+    torch_safe_load,
+    yaml_model_load,
+)
 from model.errors import WeightsRefused
 from model.training.loop import Target
 
@@ -200,8 +205,6 @@ def read_ultralytics_file(path: Path) -> tuple[Network, tuple[str, ...]]:
     Raises:
         WeightsRefused: damaged, no detection network, or with other pickled classes.
     """
-    from ultralytics.nn.tasks import torch_safe_load
-
     if not path.is_file():  # Ultralytics would try to download it
         raise WeightsRefused(f"there is no file {path}")
     try:

@@ -134,6 +134,8 @@ def _flip(sample: Sample, settings: Augmentation, rng: np.random.Generator) -> S
 
 
 def _colour(sample: Sample, settings: Augmentation, rng: np.random.Generator) -> Sample:
+    if not (settings.hue or settings.saturation or settings.value):
+        return sample  # the way through 8-bit HSV and back is not free of rounding
     gain = 1 + rng.uniform(-1, 1, 3) * [settings.hue, settings.saturation, settings.value]
     level = np.arange(256, dtype=np.float64)
     # OpenCV's 8-bit hue runs from 0 to 179 and is a circle; the other two saturate.

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from model.detectors import factory
+from model.detectors.yolo import YoloDetector
+from model.detectors.yolo_network import detect_head
+
+
+def noise_image(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Smooth coloured noise: something to look at for a network that was never trained."""
+    import cv2
+
+    coarse = np.random.default_rng(seed).integers(0, 255, (6, 6, 3), dtype=np.uint8)
+    return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def make_lively(classes: tuple[str, ...], image_size: int = 96, seed: int = 0) -> YoloDetector:
+    """An untrained detector that nevertheless finds boxes: its activations have unit variance, its head is random."""
+    detector = factory.create("yolov5n", classes, image_size=image_size, device="cpu", seed=seed)
+    assert isinstance(detector, YoloDetector)
+    network = detector._network
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = None  # plain average: the statistics are right after one pass
+        network.train()
+        network(torch.rand(8, 3, 64, 64, generator=generator))
+        network.eval()
+        head = detect_head(network)
+        # Boxes much less random than classes: sharp random bins would magnify rounding differences.
+        for branch in head.cv2:
+            branch[-1].weight.normal_(0, 0.05, generator=generator)
+        for branch in head.cv3:
+            branch[-1].weight.normal_(0, 0.25, generator=generator)
+            branch[-1].bias.fill_(-4.0)
+    return detector
+
+
+@pytest.fixture(name="lively", scope="session")
+def lively_fixture() -> Callable[..., YoloDetector]:
+    return make_lively
+
+
+@pytest.fixture(name="noise", scope="session")
+def noise_fixture() -> Callable[..., NDArray[np.uint8]]:
+    return noise_image
