@@ -80,30 +80,6 @@ def tasks(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [_task(index, task) for index, task in enumerate(found)]
 
 
-def extra_params(value: object) -> dict[str, Any]:
-    """Label Studio's "extra params": an object, the same as text, or nothing.
-
-    Raises:
-        BadRequest: it is neither.
-    """
-    if isinstance(value, str) and value.strip():
-        try:
-            value = json.loads(value, parse_constant=_refuse_constant)
-        except ValueError as error:
-            raise BadRequest(
-                f'The extra params of the model connection are not valid JSON ({error}); write {{"budget": 20}}.'
-            ) from error
-    elif value is None or isinstance(value, str):
-        return {}
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise BadRequest(
-            f'The extra params of the model connection are {_kind(value)}; expected an object: {{"budget": 20}}.'
-        )
-    return value
-
-
 def _task(index: int, task: object) -> dict[str, Any]:
     if not isinstance(task, dict):
         raise BadRequest(f'"tasks[{index}]" is {_kind(task)}; expected an object with "id" and "data".')

@@ -12,9 +12,10 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from al_backend.errors import BackendError
+from al_backend.extra_params import parse_extra_params
 from al_backend.http import bodies
 from al_backend.http.errors import BadRequest, error_response
-from al_backend.http.services import Services, checked_overrides, labeling_config, services
+from al_backend.http.services import Services, labeling_config, services
 from al_backend.jobs import client
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def setup() -> Response:
     here, body = services(), bodies.read_object()
     project, schema = bodies.project_id(body.get("project")), bodies.text(body, "schema")
     labeling_config(schema)
-    overrides = checked_overrides(here.settings, bodies.extra_params(body.get("extra_params")))
+    overrides = parse_extra_params(body.get("extra_params"), here.settings.learning)
     known = here.registry.project(project)
     if known is None or known.label_config != schema or known.overrides != overrides:
         queues = here.queues  # first, so that nothing is registered that could not be worked on

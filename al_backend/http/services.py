@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from flask import current_app
 from redis.backoff import ConstantBackoff
@@ -115,16 +115,6 @@ def labeling_config(xml: str) -> LabelingConfig:
         LabelConfigError: this backend cannot serve it.
     """
     return parse_labeling_config(xml)
-
-
-def checked_overrides(settings: Settings, overrides: dict[str, Any]) -> dict[str, Any]:
-    """A project's overrides, known to be valid.
-
-    Raises:
-        ConfigError: one names no setting or has a wrong value.
-    """
-    settings.learning.overridden(overrides)
-    return overrides
 
 
 def _connect_briefly(settings: Settings) -> Queues:

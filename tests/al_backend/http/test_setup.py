@@ -87,7 +87,7 @@ def test_it_names_the_published_version_before_the_active_one(
         ({"project": -1}, "project id"),
         ({"project": "9" * 40}, "project id"),
         ({"extra_params": "{"}, "extra params"),
-        ({"extra_params": [1]}, "a list"),
+        ({"extra_params": [1]}, "of type list"),
         ({"extra_params": {"budgett": 5}}, "budgett"),
         ({"extra_params": {"budget": "many"}}, "budget"),
     ],

@@ -1,0 +1,196 @@
+"""Checks of one project: its order, its annotators, its labels and one of its images."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import redis
+
+from al_backend.doctor.connection import model_connection, webhook
+from al_backend.doctor.finding import Finding, error, fine, warning
+from al_backend.doctor.subject import Subject
+from al_backend.errors import BackendError, LabelConfigError, LabelStudioError
+from al_backend.inference import image_value
+from al_backend.jobs.client import error_key
+from al_backend.jobs.documents import published_model_version, read_attempt
+from al_backend.labelstudio.client import UNCERTAINTY_SAMPLING, Project
+from al_backend.labelstudio.images import ImageSource
+from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
+from model.errors import ImageUnreadable
+from model.images import image_size
+
+
+def examine_project(subject: Subject) -> list[Finding]:
+    """One finding per check; only the first when the project cannot be read.
+
+    Each check stands alone, so that a failing one leaves the others their say.
+    """
+    try:
+        project = subject.label_studio.project(subject.project_id)
+    except LabelStudioError as found:
+        remedy = "Check the number (it is in the project's address, /projects/NUMBER/) and whose key is used."
+        return [error("project", str(found), remedy)]
+    result = [fine("project", f'Project {subject.project_id} is "{project.title}" with {project.task_number} tasks.')]
+    try:
+        config = parse_labeling_config(project.label_config)
+        result.append(fine("labelling config", f"It has the labels {', '.join(config.labels)}."))
+    except LabelConfigError as found:
+        result.append(error("labelling config", str(found), "Correct it in Settings, Labeling Interface."))
+        config = None
+    parts: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
+        ("model connection", lambda: model_connection(subject, project)),
+        ("webhook", lambda: webhook(subject)),
+        ("queue order", lambda: _order(subject, project)),
+        ("annotators", lambda: _annotators(subject, project)),
+        ("registry entry", lambda: _registered(subject)),
+        ("last run", lambda: _last_run(subject)),
+    ]
+    if config is not None:
+        checked = config
+        parts += [("labels", lambda: _labels(subject, checked)), ("image", lambda: _image(subject, checked))]
+    for name, look in parts:
+        try:
+            result += look()
+        except (BackendError, redis.RedisError) as found:
+            result.append(error(name, f"This could not be looked at: {found}", "Solve what is named, and ask again."))
+    return result
+
+
+def _order(subject: Subject, project: Project) -> Iterator[Finding]:
+    if project.sampling != UNCERTAINTY_SAMPLING:
+        yield error(
+            "sampling",
+            f'The project samples by "{project.sampling}"; expected "{UNCERTAINTY_SAMPLING}", or the label stream '
+            "ignores our order.",
+            subject.connect_again,
+        )
+    else:
+        yield fine("sampling", f'The project samples by "{UNCERTAINTY_SAMPLING}".')
+    if subject.registry is None:
+        return
+    published = published_model_version(subject.registry, subject.project_id)
+    if published is None:
+        yield warning(
+            "model version",
+            "No order is published yet, so tasks come at random.",
+            "Label images until the first training starts (AL_MIN_LABELS), or run `al-backend train`.",
+        )
+    elif project.model_version != published:
+        yield error(
+            "model version",
+            f'The project shows "{project.model_version}"; expected "{published}", which was published last.',
+            f"Run `al-backend rank {subject.project_id}`, or choose that version in Settings, Annotation.",
+        )
+    else:
+        yield fine("model version", f'The project shows "{published}", which was published last.')
+
+
+def _annotators(subject: Subject, project: Project) -> Iterator[Finding]:
+    check, exact = "annotators", True
+    members = subject.label_studio.members(subject.project_id)
+    if members > 1:
+        exact = False
+        yield warning(
+            check,
+            f"The project has {members} members: Label Studio then draws the next task at random among the scored.",
+            'Use the tab "Active learning queue" with "Label Tasks As Displayed", or remove the members.',
+        )
+    if project.maximum_annotations > 1:
+        exact = False
+        yield warning(
+            check,
+            f"Each task needs {project.maximum_annotations} annotations: begun tasks come first, at random. "
+            "Expected 1 for an exact order.",
+            "Set annotations per task to 1, or live with a looser order.",
+        )
+    if not project.show_collab_predictions:
+        exact = False
+        yield warning(
+            check,
+            "The project does not show predictions to annotators, so boxes are drawn from nothing.",
+            'Switch on "Use predictions to prelabel tasks" in Settings, Annotation.',
+        )
+    if exact:
+        yield fine(check, "One annotation per task, no extra members: the order is exact.")
+
+
+def _registered(subject: Subject) -> Iterator[Finding]:
+    if subject.registry is None:
+        return
+    if subject.registry.project(subject.project_id) is None:
+        yield error(
+            "registry entry", f"The registry does not know project {subject.project_id}.", subject.connect_again
+        )
+    else:
+        yield fine("registry entry", f"The registry knows project {subject.project_id}.")
+
+
+def _last_run(subject: Subject) -> Iterator[Finding]:
+    if subject.queues is not None:
+        said = subject.queues.connection.get(error_key(subject.project_id))
+        if said:
+            yield error(
+                "reconcile",
+                f"The last look at the project failed: {said.decode() if isinstance(said, bytes) else said}",
+                "See the log.",
+            )
+    attempt = read_attempt(subject.registry, subject.project_id) if subject.registry is not None else None
+    if attempt is not None and attempt.error:
+        yield error(
+            "training",
+            f"The last training failed: {attempt.error}",
+            f"Solve what it names; new labels or `al-backend train {subject.project_id}` start the next one.",
+        )
+
+
+def _labels(subject: Subject, config: LabelingConfig) -> Iterator[Finding]:
+    active = subject.registry.active(subject.project_id) if subject.registry is not None else None
+    if subject.registry is None or active is None:
+        yield fine("labels", "No version is active yet, so all labels will be learnt by the first training.")
+        return
+    classes = subject.registry.version(subject.project_id, active.version).classes
+    known = {config.label_of(name) for name in classes}
+    missing = [label for label in config.labels if label not in known]
+    if missing:
+        yield warning(
+            "labels",
+            f"{active.version} cannot predict {', '.join(missing)}: it knows {', '.join(classes)}.",
+            f"Label some of them; `al-backend train {subject.project_id}` makes a version that knows them.",
+        )
+    else:
+        yield fine("labels", f"{active.version} knows every label of the config.")
+
+
+def _image(subject: Subject, config: LabelingConfig) -> Iterator[Finding]:
+    check = "image"
+    task = next(iter(subject.label_studio.open_tasks(subject.project_id)), None)
+    if task is None:
+        yield fine(check, "No task is open, so no image was tried.")
+        return
+    value = image_value(task.data, config)
+    if value is None:
+        keys = ", ".join(task.data) or "none"
+        yield error(
+            check,
+            f'Task {task.id} names no image under "{config.data_key}"; its keys are {keys}.',
+            f'Import tasks with "{config.data_key}", or correct value="${config.data_key}" in the config.',
+        )
+        return
+    try:
+        # A folder of its own, because a copy in the cache would say nothing about today.
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            closing(ImageSource(subject.label_studio, subject.settings, Path(folder))) as source,
+        ):
+            height, width = image_size(source.fetch(value, task_id=task.id))
+    except (BackendError, ImageUnreadable) as found:
+        yield error(
+            check,
+            f"The image of task {task.id} cannot be had: {found}",
+            "Check that the key's user may open it in Label Studio, and AL_IMAGE_HOSTS for other hosts.",
+        )
+        return
+    yield fine(check, f"The image of task {task.id} was fetched: {width} x {height} pixels.")
