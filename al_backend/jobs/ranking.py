@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from model.acquisition.order import order_scores, place
-from model.acquisition.strategy import RankingContext, Strategy, StrategyConfig, create_strategy
 
 from al_backend.cycle import ranking_number
 from al_backend.inference import Outcome
@@ -21,6 +19,8 @@ from al_backend.labelstudio.codec import to_regions
 from al_backend.labelstudio.labeling_config import LabelingConfig
 from al_backend.registry import Ranking
 from al_backend.settings import LearningSettings
+from model.acquisition.order import order_scores, place
+from model.acquisition.strategy import RankingContext, Strategy, StrategyConfig, create_strategy
 from model.detections import Detections
 from model.detectors.base import View
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 
 import polars as pl
-from model.acquisition.strategy import RankingContext
 
 from al_backend import cycle
 from al_backend.errors import LabelConfigError
@@ -33,6 +32,7 @@ from al_backend.labelstudio.codec import choose_annotation, label_digest
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
 from al_backend.registry import Ranking, Version
 from al_backend.settings import LearningSettings
+from model.acquisition.strategy import RankingContext
 
 logger = logging.getLogger(__name__)
 
