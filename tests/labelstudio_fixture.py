@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from al_backend.demo.server import LabelStudioServer
@@ -69,3 +70,14 @@ def label_studio(
     )
     with server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def label_studio_pat(label_studio: LabelStudioServer) -> str:
+    """The user's personal access token; Label Studio gives out one per user, so it is made once."""
+    headers = {"Authorization": f"Token {label_studio.token}"}
+    body = {"api_tokens_enabled": True, "legacy_api_tokens_enabled": True}
+    httpx.post(f"{label_studio.url}/api/jwt/settings", json=body, headers=headers).raise_for_status()
+    answer = httpx.post(f"{label_studio.url}/api/token/", headers=headers)
+    answer.raise_for_status()
+    return str(answer.json()["token"])

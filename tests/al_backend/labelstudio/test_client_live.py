@@ -33,17 +33,6 @@ def item(task: int, score: float, version: str = "v1", **fields: Any) -> dict[st
     return {"task": task, "result": [region()], "score": score, "model_version": version} | fields
 
 
-@pytest.fixture(scope="module")
-def personal_access_token(label_studio: LabelStudioServer) -> str:
-    """One can be had once per user, so it is made once."""
-    headers = {"Authorization": f"Token {label_studio.token}"}
-    body = {"api_tokens_enabled": True, "legacy_api_tokens_enabled": True}
-    httpx.post(f"{label_studio.url}/api/jwt/settings", json=body, headers=headers).raise_for_status()
-    answer = httpx.post(f"{label_studio.url}/api/token/", headers=headers)
-    answer.raise_for_status()
-    return str(answer.json()["token"])
-
-
 @pytest.fixture
 def client(label_studio: LabelStudioServer) -> Iterator[LabelStudio]:
     client = LabelStudio(label_studio.url, label_studio.token)
@@ -97,8 +86,8 @@ def stub_backend() -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
 # -- who we are
 
 
-def test_both_kinds_of_key_work(label_studio: LabelStudioServer, personal_access_token: str) -> None:
-    for key in (label_studio.token, personal_access_token):
+def test_both_kinds_of_key_work(label_studio: LabelStudioServer, label_studio_pat: str) -> None:
+    for key in (label_studio.token, label_studio_pat):
         client = LabelStudio(label_studio.url, key)
         assert client.whoami()["email"] == label_studio.email
         assert client.version().startswith("1.")
@@ -107,8 +96,8 @@ def test_both_kinds_of_key_work(label_studio: LabelStudioServer, personal_access
         client.delete_project(made.id)
 
 
-def test_a_refused_access_token_is_replaced(label_studio: LabelStudioServer, personal_access_token: str) -> None:
-    client = LabelStudio(label_studio.url, personal_access_token)
+def test_a_refused_access_token_is_replaced(label_studio: LabelStudioServer, label_studio_pat: str) -> None:
+    client = LabelStudio(label_studio.url, label_studio_pat)
     client.whoami()
     before = client.auth._access
     assert before is not None
@@ -117,14 +106,12 @@ def test_a_refused_access_token_is_replaced(label_studio: LabelStudioServer, per
     assert client.auth._access != before[:-4] + "AAAA"
 
 
-def test_wrong_keys_are_refused_without_being_shown(
-    label_studio: LabelStudioServer, personal_access_token: str
-) -> None:
+def test_wrong_keys_are_refused_without_being_shown(label_studio: LabelStudioServer, label_studio_pat: str) -> None:
     with pytest.raises(LabelStudioError, match=r"refused GET /api/current-user/whoami with 401: .*API_KEY") as error:
         LabelStudio(label_studio.url, "f" * 40).whoami()
     assert error.value.status == 401
     assert "f" * 40 not in str(error.value)
-    head, body, _ = personal_access_token.split(".")
+    head, body, _ = label_studio_pat.split(".")
     with pytest.raises(LabelStudioError, match="refused the personal access token with 401") as error:
         LabelStudio(label_studio.url, f"{head}.{body}.{'A' * 43}").whoami()
     assert body not in str(error.value)
