@@ -22,7 +22,7 @@ from al_backend.labelstudio.labeling_config import parse_labeling_config
 logger = logging.getLogger(__name__)
 
 
-class ActiveLearningBackend(LabelStudioMLBase):  # type: ignore[misc]
+class ActiveLearningBackend(LabelStudioMLBase):
     """Pre-annotates tasks with the project's active version and starts its next cycle."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -8,11 +8,11 @@ import polars as pl
 
 from al_backend.cycle import MAX_ATTEMPTS, TrainedOn, missing_labels, pending_labels
 from al_backend.errors import LabelConfigError
-from al_backend.jobs.client import error_key, overview
+from al_backend.jobs.client import last_error, overview
 from al_backend.jobs.documents import PUBLISHED, read_attempt
+from al_backend.jobs.observe import trained_on
 from al_backend.jobs.queues import QueueName, Queues
 from al_backend.jobs.ranking import newest_ranking
-from al_backend.jobs.reconcile import trained_on
 from al_backend.labelstudio.client import LabelStudio, Project
 from al_backend.labelstudio.codec import choose_annotation, label_digest
 from al_backend.labelstudio.labeling_config import parse_labeling_config
@@ -45,7 +45,7 @@ def project_status(
     active = next((version for version in versions if pointer and version.name == pointer.version), None)
     live = overview(queues)
     jobs = [job for job in live["jobs"] if job["project"] == project_id]
-    error = queues.connection.get(error_key(project_id))
+    error = last_error(queues, project_id)
     return {
         "project": {"id": project.id, "title": project.title, "connected": record is not None},
         "labels": _labels(labels, newest, learning),
@@ -61,7 +61,7 @@ def project_status(
         "jobs": jobs,
         "notes": [
             *_notes(project, record is not None, labels, newest, learning, live, versions, registry),
-            *([] if error is None else [f"The last look at the project failed: {error.decode()}"]),
+            *([] if error is None else [f"The last look at the project failed: {error}"]),
         ],
     }
 

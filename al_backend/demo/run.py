@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import socket
-import sys
 import tempfile
-import time
 import webbrowser
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 from rich.console import Console
 from rich.table import Table
 
-from al_backend.child_process import start_child, stop_child
 from al_backend.connect import connect
 from al_backend.demo.annotator import label_next
+from al_backend.demo.backend import RunningBackend, free_port
 from al_backend.demo.sample import SampleProject, create_sample_project
 from al_backend.demo.server import LabelStudioServer
 from al_backend.demo.watch import wait_for_publication
 from al_backend.errors import BackendError, ConfigError
-from al_backend.jobs.queues import Queues, connect_to
+from al_backend.jobs.queues import Queues
 from al_backend.labelstudio.client import LabelStudio
-from al_backend.processes import child_environment
 from al_backend.registry import Registry
 from al_backend.settings import Settings, load_settings
 from model.detectors.factory import load
@@ -77,7 +69,8 @@ def run_demo(settings: Settings, *, headless: bool, cycles: int, as_json: bool, 
         sample = create_sample_project(client, folder / "scenes", labelled=LABELLED)
         console.print(f"Project {sample.project_id}: {len(sample.truth)} images, {LABELLED} of them labelled")
         own = _own_settings(settings, folder, server)
-        with _backend(own, folder / "backend.log") as queues:
+        with RunningBackend(own, folder / "backend.log") as backend:
+            queues = backend.queues
             registry = Registry(own.model_dir)
             console.print(str(connect(own, client, registry, sample.project_id, queues=queues)))
             if not headless:
@@ -131,43 +124,10 @@ def _own_settings(settings: Settings, folder: Path, server: LabelStudioServer) -
             "model_dir": str(folder / "models"),
             "data_dir": folder / "data",
             "host": "127.0.0.1",
-            "port": _free_port(),
+            "port": free_port(),
             "public_url": None,
         },
     )
-
-
-@contextmanager
-def _backend(settings: Settings, log: Path) -> Iterator[Queues]:
-    """`al-backend up` as a child process, once its web server and its Redis answer."""
-    command = (sys.executable, "-m", "al_backend.cli", "up")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("AL_") and name != "REDIS_URL"}
-    with log.open("wb") as stream:
-        process = start_child(command, env=clean | child_environment(settings), stdout=stream, stderr=stream)
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            if process.poll() is not None or time.monotonic() > deadline:
-                tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-                raise BackendError(f"The backend did not come up; the end of {log}:\n{tail}")
-            queues = _ready(settings)
-            if queues is not None:
-                break
-            time.sleep(0.3)
-        yield queues
-    finally:
-        stop_child(process, grace=30)
-
-
-def _ready(settings: Settings) -> Queues | None:
-    from al_backend.jobs.embedded_redis import running_url
-
-    url = running_url(settings.data_dir)
-    try:
-        answers = httpx.get(f"{settings.own_url}/health", timeout=2).is_success
-    except httpx.HTTPError:
-        return None
-    return connect_to(url) if url is not None and answers else None
 
 
 def _cycles(
@@ -275,9 +235,3 @@ def _table(documents: list[dict[str, Any]]) -> Table:
     for document in documents:
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in document.values()))
     return table
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from al_backend.cycle import MAX_ATTEMPTS
 from al_backend.errors import BackendError
-from al_backend.jobs.client import error_key, overview
+from al_backend.jobs.client import last_error, overview
 from al_backend.jobs.documents import PUBLISHED, read_attempt
 from al_backend.jobs.queues import Queues
 from al_backend.registry import Registry
@@ -55,10 +55,9 @@ def wait_for_publication(
             if attempt is not None and attempt.error is not None and attempt.count >= MAX_ATTEMPTS:
                 raise BackendError(f"Training failed {attempt.count} times: {attempt.error}")
             if deadline is not None and time.monotonic() > deadline:
-                error = queues.connection.get(error_key(project_id))
                 raise BackendError(
                     f"No new ranking was published within {patience:.0f} s. "
-                    f"Last error: {'none' if error is None else error.decode()}"
+                    f"Last error: {last_error(queues, project_id) or 'none'}"
                 )
             _show(bars, bar, [job for job in overview(queues)["jobs"] if job["project"] == project_id])
             time.sleep(_LOOK_EVERY)

@@ -6,7 +6,7 @@ import math
 import time
 import uuid
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, cast
 
 from rq.exceptions import NoSuchJobError
 from rq.job import Job
@@ -36,6 +36,12 @@ def pending_key(project_id: int) -> str:
 def error_key(project_id: int) -> str:
     """Redis key of the last reconcile's error."""
     return f"al:error:{project_id}"
+
+
+def last_error(queues: Queues, project_id: int) -> str | None:
+    """Why the last reconcile of a project failed; None when it did not."""
+    stored = queues.connection.get(error_key(project_id))
+    return None if stored is None else (stored.decode() if isinstance(stored, bytes) else str(stored))
 
 
 def enqueue_reconcile(queues: Queues, project_id: int, reason: str) -> bool:
@@ -96,7 +102,7 @@ def predict(
         if answer:
             result = job.latest_result()
             if result is not None and result.type == Result.Type.SUCCESSFUL:
-                return list(result.return_value)
+                return cast("list[dict[str, Any]]", result.return_value)
             reason = (result.exc_string or "").strip().splitlines()[-1:] if result is not None else []
             raise PredictionFailed(f"The inference worker failed: {(reason or ['unknown reason'])[0]}")
         _require_worker(queues, job)

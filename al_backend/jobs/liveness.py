@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import redis
 from rq.exceptions import DuplicateJobError, NoSuchJobError
@@ -57,8 +57,8 @@ class Beat:
     def __init__(
         self,
         connection: redis.Redis,
-        write: Callable[[redis.Redis], None],
-        clear: Callable[[redis.Redis], None],
+        write: Callable[[redis.Redis], object],
+        clear: Callable[[redis.Redis], object],
     ) -> None:
         self._connection = connection
         self._write = write
@@ -94,8 +94,8 @@ def running_job(connection: redis.Redis, job_id: str) -> Beat:
     value = json.dumps({"place": place(), "pid": os.getpid()})
     return Beat(
         connection,
-        lambda redis_: redis_.set(job_key(job_id), value, ex=int(EXPIRY)) and None,
-        lambda redis_: redis_.delete(job_key(job_id)) and None,
+        lambda redis_: redis_.set(job_key(job_id), value, ex=int(EXPIRY)),
+        lambda redis_: redis_.delete(job_key(job_id)),
     )
 
 
@@ -107,8 +107,8 @@ def living_worker(connection: redis.Redis, queue_names: Iterable[QueueName], **d
     )
     return Beat(
         connection,
-        lambda redis_: redis_.zadd(_WORKERS, {member: _now(redis_)}) and None,
-        lambda redis_: redis_.zrem(_WORKERS, member) and None,
+        lambda redis_: redis_.zadd(_WORKERS, {member: _now(redis_)}),
+        lambda redis_: redis_.zrem(_WORKERS, member),
     )
 
 
@@ -116,7 +116,8 @@ def workers(connection: redis.Redis) -> list[dict[str, Any]]:
     """The living worker processes: `{"place", "pid", "queues", ...}` each; dead ones are forgotten on the way."""
     now = _now(connection)
     connection.zremrangebyscore(_WORKERS, 0, now - EXPIRY)
-    found = [json.loads(member) for member in connection.zrangebyscore(_WORKERS, now - EXPIRY, "+inf")]
+    members = cast("list[bytes]", connection.zrangebyscore(_WORKERS, now - EXPIRY, "+inf"))
+    found = [json.loads(member) for member in members]
     return [worker for worker in found if _process_lives(worker)]
 
 
@@ -148,7 +149,7 @@ def ensure_job(
     queues: Queues,
     name: QueueName,
     job_id: str,
-    function: Callable[..., Any] | str,
+    function: str,
     *args: Any,
     timeout: int,
     meta: dict[str, Any] | None = None,
@@ -159,7 +160,7 @@ def ensure_job(
         queues: where.
         name: of the queue.
         job_id: identity of the work; only `[A-Za-z0-9_-]`.
-        function: importable, or its dotted name; the name and `args` travel as JSON.
+        function: dotted name of the job; it and `args` travel as JSON.
         args: plain values.
         timeout: seconds after which the job is stopped.
         meta: shown by `/jobs`.

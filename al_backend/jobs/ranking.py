@@ -154,13 +154,14 @@ def place_measured(here: Context, ranking: Ranking, measured: pl.DataFrame) -> p
     """
     strategy, context = strategy_of(ranking)
     known = order(here, ranking)
-    in_ranking = dict(zip(known["task_id"], known["order_score"], strict=True))
+    scores_of_all = known["order_score"].to_numpy()
+    in_ranking = dict(zip(known["task_id"], scores_of_all, strict=True))
     placed = known.filter(pl.col("informativeness").is_not_null())
     values = placed["informativeness"].to_numpy()
     scores = placed["order_score"].to_numpy()
     readable = measured.filter(pl.col("error").is_null())
     new = dict(zip(readable["task_id"], strategy.informativeness(readable, context), strict=True))
-    last = float(known["order_score"].max() or 0.5) if len(known) else 0.5
+    last = float(scores_of_all.max()) if len(known) else 0.5
 
     def score(task: int) -> float:
         if task in in_ranking:

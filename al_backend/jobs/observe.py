@@ -1,0 +1,160 @@
+"""What a reconcile decides on: the facts of Label Studio, of the registry and of the queues at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from al_backend import cycle
+from al_backend.jobs.context import Context, job_name
+from al_backend.jobs.documents import (
+    RANK_REQUEST,
+    TRAIN_REQUEST,
+    now,
+    published_model_version,
+    read_attempt,
+    requested_at,
+)
+from al_backend.jobs.liveness import in_flight
+from al_backend.jobs.queues import QueueName
+from al_backend.jobs.ranking import newest_ranking
+from al_backend.labelstudio.client import LabelStudio, Task
+from al_backend.labelstudio.codec import choose_annotation, label_digest
+from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
+from al_backend.registry import Ranking, Version
+
+
+class LabelMemory:
+    """Digests of a project's labels; a task is read again only when Label Studio's mark of it has changed."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, dict[int, tuple[str, str]]] = {}
+
+    def digests(self, label_studio: LabelStudio, project_id: int) -> dict[int, str]:
+        """Digest of the chosen annotation of every labelled task, as of now."""
+        marks = label_studio.label_marks(project_id)
+        known = self._known.get(project_id, {})
+        changed = [task for task, mark in marks.items() if task not in known or known[task][0] != mark]
+        fresh = {task: known[task] for task in marks if task in known and task not in set(changed)}
+        for task in label_studio.labelled_tasks(project_id, changed) if changed else ():
+            chosen = choose_annotation(task.annotations)
+            if chosen is not None:
+                fresh[task.id] = (marks[task.id], label_digest(chosen))
+        self._known[project_id] = fresh
+        return {task: digest for task, (_, digest) in fresh.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A project's pool and labelling config beside the snapshot that was made of them."""
+
+    snapshot: cycle.Snapshot
+    pool: list[Task]
+    config: LabelingConfig
+
+
+def observe(here: Context, memory: LabelMemory, project_id: int) -> Observation:
+    """Read a project in Label Studio; a changed labelling config is kept in the registry.
+
+    Raises:
+        LabelConfigError: the labelling config cannot be served.
+        LabelStudioError: Label Studio does not answer, or has no such project.
+    """
+    record = here.project(project_id)
+    client = here.label_studio
+    project = client.project(project_id)
+    if project.label_config != record.label_config:
+        here.registry.register_project(project_id, label_config=project.label_config, overrides=record.overrides)
+    config = parse_labeling_config(project.label_config)
+    taken_at = now()
+    labels = memory.digests(client, project_id)
+    pool = client.open_tasks(project_id)
+    published = published_model_version(here.registry, project_id)
+    stored = client.model_versions(project_id)
+    scored = client.tasks_with_version(project_id, published) if published in stored else set()
+    model_version = project.model_version or ""
+    snapshot = cycle.Snapshot(
+        classes=config.labels,
+        labels=labels,
+        pool=tuple(task.id for task in pool),
+        model_version=model_version,
+        titles=_titles(client, project_id) if model_version != (published or "") else frozenset(),
+        stored=stored,
+        scored=frozenset(scored),
+        duplicates=_duplicates(client, project_id, published) if stored.get(published or "", 0) > len(scored) else (),
+        taken_at=taken_at,
+    )
+    return Observation(snapshot, pool, config)
+
+
+def _titles(client: LabelStudio, project_id: int) -> frozenset[str]:
+    """Titles of the project's model connections; asked for only when needed, because Label Studio then calls us."""
+    return frozenset(str(backend.get("title")) for backend in client.ml_backends(project_id))
+
+
+def _duplicates(client: LabelStudio, project_id: int, model_version: str | None) -> tuple[int, ...]:
+    """Predictions of a model version that a newer one of the same task supersedes."""
+    seen: set[int] = set()
+    found: list[int] = []
+    for row in sorted(client.predictions(project_id), key=lambda row: -row.id):
+        if row.model_version == model_version:
+            if row.task in seen:
+                found.append(row.id)
+            seen.add(row.task)
+    return tuple(sorted(found))
+
+
+def trained_on(versions: list[Version]) -> cycle.TrainedOn | None:
+    """What the newest version has seen; None before the first training."""
+    if not versions:
+        return None
+    newest = max(versions, key=lambda version: version.number)
+    return cycle.TrainedOn(newest.name, newest.labels, newest.snapshot_at)
+
+
+def read_state(here: Context, project_id: int) -> cycle.State:
+    """What the registry and the queues say about a project."""
+    published = published_model_version(here.registry, project_id)
+    registry, queues = here.registry, here.queues
+    versions = registry.versions(project_id)
+    active = registry.active(project_id)
+    train_request = registry.read_document(project_id, TRAIN_REQUEST)
+    state = None
+    current = newest_ranking(registry.rankings(project_id), active.version if active else None)
+    if current is not None:
+        unfinished = set(range(current.shards)) - registry.finished_shards(project_id, current.id)
+        state = cycle.RankingState(
+            id=current.id,
+            created_at=current.created_at,
+            missing=tuple(
+                index
+                for index in sorted(unfinished)
+                if not in_flight(queues, QueueName.SCORE, job_name("score", project_id, current.id, index))
+            ),
+            unfinished=len(unfinished),
+            published=current.id == published,
+            unranked=_unranked(here, current),
+        )
+    return cycle.State(
+        active=active.version if active else None,
+        trained_on=trained_on(versions),
+        versions=tuple(version.name for version in versions),
+        ranking=state,
+        published=published,
+        training=in_flight(queues, QueueName.TRAIN, job_name("train", project_id)),
+        publishing=in_flight(queues, QueueName.PUBLISH, job_name("publish", project_id)),
+        retiring=in_flight(queues, QueueName.PUBLISH, job_name("retire", project_id)),
+        scoring_new=in_flight(queues, QueueName.SCORE, job_name("score-new", project_id)),
+        train_requested_at=requested_at(train_request),
+        train_from_scratch=bool((train_request or {}).get("from_scratch")),
+        rank_requested_at=requested_at(registry.read_document(project_id, RANK_REQUEST)),
+        attempt=read_attempt(registry, project_id),
+    )
+
+
+def _unranked(here: Context, current: Ranking) -> frozenset[int]:
+    if not current.strategy.get("pool_size"):
+        return frozenset()
+    tasks = here.registry.ranking_tasks(current.project, current.id)
+    return frozenset(tasks.filter(pl.col("shard") < 0)["task_id"].to_list())

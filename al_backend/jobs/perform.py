@@ -1,0 +1,174 @@
+"""Carrying out what a reconcile decided: as jobs with an identity, so that asking twice is harmless."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from al_backend import cycle
+from al_backend.inference import image_value
+from al_backend.jobs import ranking
+from al_backend.jobs.context import Context, job_name
+from al_backend.jobs.documents import RANK_REQUEST, THROUGHPUT, now, requested_at
+from al_backend.jobs.liveness import ensure_job
+from al_backend.jobs.observe import Observation
+from al_backend.jobs.queues import QueueName
+from al_backend.labelstudio.client import Task
+from al_backend.labelstudio.labeling_config import LabelingConfig
+from al_backend.registry import Ranking
+from al_backend.settings import LearningSettings
+from model.acquisition.strategy import RankingContext
+
+SHARD_SECONDS = 5.0
+"""Work in one shard, so that a live `/predict` never waits long behind it."""
+
+_FIRST_SHARD = 16
+_LARGEST_SHARD = 512
+_SCORE_TIMEOUT = 900
+_PUBLISH_TIMEOUT = 6 * 3600
+
+
+def perform(here: Context, project_id: int, action: cycle.Action, seen: Observation, settings: LearningSettings) -> str:
+    """Enqueue what an action asks for, unless it is in flight.
+
+    Returns:
+        What was started, for the log.
+    """
+    queues = here.queues
+    pool, config = seen.pool, seen.config
+    meta = {"project": project_id}
+    if isinstance(action, cycle.Train):
+        ensure_job(
+            queues,
+            QueueName.TRAIN,
+            job_name("train", project_id),
+            "al_backend.jobs.training.train",
+            project_id,
+            action.from_scratch,
+            timeout=here.settings.train_timeout,
+            meta=meta | {"kind": "train", "reason": action.reason},
+        )
+        return f"training ({action.reason})"
+    if isinstance(action, cycle.StartRanking):
+        created = _create_ranking(here, project_id, action.version, pool, config, settings)
+        _enqueue_shards(here, project_id, created.id, range(created.shards))
+        return f"ranking {created.id} of {created.tasks} tasks in {created.shards} shards"
+    if isinstance(action, cycle.ScoreShards):
+        _enqueue_shards(here, project_id, action.ranking, action.shards)
+        return f"{len(action.shards)} missing shards of {action.ranking}"
+    if isinstance(action, cycle.Publish):
+        ensure_job(
+            queues,
+            QueueName.PUBLISH,
+            job_name("publish", project_id),
+            "al_backend.jobs.publish.publish",
+            project_id,
+            action.ranking,
+            timeout=_PUBLISH_TIMEOUT,
+            meta=meta | {"kind": "publish", "ranking": action.ranking},
+        )
+        return f"publishing {action.ranking}"
+    if isinstance(action, cycle.ScoreNew):
+        size = _shard_size(here, project_id)
+        tasks = [[task.id, image_value(task.data, config)] for task in pool if task.id in set(action.tasks[:size])]
+        ensure_job(
+            queues,
+            QueueName.SCORE,
+            job_name("score-new", project_id),
+            "al_backend.jobs.ranking.score_new",
+            project_id,
+            action.ranking,
+            tasks,
+            timeout=_SCORE_TIMEOUT,
+            meta=meta | {"kind": "score_new", "ranking": action.ranking, "tasks": len(tasks)},
+        )
+        return f"scoring {len(tasks)} of {len(action.tasks)} new tasks"
+    if isinstance(action, cycle.Repoint):
+        here.label_studio.publish_model_version(project_id, action.model_version)
+        return f"model version was {seen.snapshot.model_version!r}, set back to {action.model_version}"
+    ensure_job(
+        queues,
+        QueueName.PUBLISH,
+        job_name("retire", project_id),
+        "al_backend.jobs.publish.retire",
+        project_id,
+        timeout=_PUBLISH_TIMEOUT,
+        meta=meta | {"kind": "retire", "model_versions": list(action.model_versions)},
+    )
+    return f"retiring {', '.join(action.model_versions) or 'duplicates'}"
+
+
+def _enqueue_shards(here: Context, project_id: int, ranking_id: str, shards: range | tuple[int, ...]) -> None:
+    for index in shards:
+        ensure_job(
+            here.queues,
+            QueueName.SCORE,
+            job_name("score", project_id, ranking_id, index),
+            "al_backend.jobs.ranking.score_shard",
+            project_id,
+            ranking_id,
+            index,
+            timeout=_SCORE_TIMEOUT,
+            meta={"project": project_id, "kind": "score", "ranking": ranking_id, "shard": index},
+        )
+
+
+def _create_ranking(
+    here: Context,
+    project_id: int,
+    version_name: str,
+    pool: list[Task],
+    config: LabelingConfig,
+    settings: LearningSettings,
+) -> Ranking:
+    version = here.registry.version(project_id, version_name)
+    request = here.registry.read_document(project_id, RANK_REQUEST) or {}
+    newest = ranking.newest_ranking(here.registry.rankings(project_id), version_name)
+    asked_at = requested_at(request or None)
+    pending = asked_at is not None and (newest is None or asked_at > newest.created_at)
+    if pending and request.get("overrides"):
+        settings = settings.overridden(request["overrides"])
+    size = _shard_size(here, project_id)
+    chosen = ranking.draw_pool([task.id for task in pool], settings.pool_size, settings.seed)
+    rows = [(task.id, image_value(task.data, config)) for task in sorted(pool, key=lambda task: task.id)]
+    position = {task: index for index, task in enumerate(sorted(chosen))}
+    tasks = pl.DataFrame(
+        {
+            "task_id": [task for task, _ in rows],
+            "image": [value for _, value in rows],
+            "shard": [position[task] // size if task in position else -1 for task, _ in rows],
+        },
+        schema={"task_id": pl.Int64, "image": pl.String, "shard": pl.Int64},
+    )
+    earlier = [item.id for item in here.registry.rankings(project_id)]
+    ranking_context = RankingContext(
+        classes=version.classes,
+        label_counts=tuple(version.label_counts.get(name, 0) for name in version.classes),
+        seed=settings.seed,
+    )
+    name = cycle.published_name(version_name, earlier)
+    created = Ranking(
+        id=name,
+        project=project_id,
+        version=version_name,
+        model_version=name,
+        strategy=ranking.strategy_fields(settings),
+        context={
+            "classes": list(ranking_context.classes),
+            "label_counts": list(ranking_context.label_counts),
+            "seed": ranking_context.seed,
+        },
+        created_at=now(),
+        tasks=len(rows),
+        shard_size=size,
+        shards=-(-len(position) // size),
+    )
+    here.registry.create_ranking(created, tasks)
+    return created
+
+
+def _shard_size(here: Context, project_id: int) -> int:
+    """Images that the last measured throughput gets through in about `SHARD_SECONDS`."""
+    measured = here.registry.read_document(project_id, THROUGHPUT)
+    if measured is None:
+        return _FIRST_SHARD
+    return int(min(_LARGEST_SHARD, max(4, round(SHARD_SECONDS * float(measured["images_per_second"])))))
