@@ -66,7 +66,7 @@ class EmbeddedRedis:
         self.data_dir = data_dir
         self._folder = (data_dir / "redis").absolute()
         self._socket = _socket_path(self._folder)
-        self._lock = FileLock(self._folder / "redis.lock")
+        self._lock = FileLock(self._folder / "redis.lock", thread_local=False)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

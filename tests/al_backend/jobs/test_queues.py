@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -50,8 +51,9 @@ def test_a_running_one_is_found_by_its_data_folder(tmp_path: Path) -> None:
         found = connect(settings)
         found.connection.set("mark", "here")
         assert connect_to(server.url).connection.get("mark") == b"here"
-        assert server.pid is not None
-    assert server.pid is None
+        pid = server.pid
+        assert pid is not None
+    assert server.pid != pid
     assert not ping(found)
     with pytest.raises(ConfigError, match="al-backend up"):
         connect(settings)
@@ -124,6 +126,14 @@ def test_damaged_data_are_set_aside(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path) as server:
         assert ping(connect_to(server.url))
     assert list((tmp_path / "redis").glob("damaged-*/*"))
+
+
+def test_another_thread_may_stop_it(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path).start()
+    stopping = threading.Thread(target=server.stop)
+    stopping.start()
+    stopping.join()
+    EmbeddedRedis(tmp_path).start().stop()
 
 
 def test_a_long_data_folder_gets_a_short_socket(tmp_path: Path) -> None:
