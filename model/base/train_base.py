@@ -20,9 +20,9 @@ from torch import nn
 from model.data.dataset import DetectionDataset, LabelledImage
 from model.data.reef import OTHER_SPECIES, write_reef
 from model.detectors.factory import resolve_device
-from model.detectors.weights import write_weights
+from model.detectors.weights import read_weights, write_weights
 from model.detectors.yolo import YoloDetector
-from model.detectors.yolo_network import Network, YoloTrainable, build, check_size, network_description
+from model.detectors.yolo_network import Network, YoloTrainable, build, check_size, load_tensors, network_description
 from model.training.augmentation import Augmentation
 from model.training.config import Progress, TrainingConfig
 from model.training.evaluation import Evaluation, evaluate
@@ -61,9 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.scenes / "held-out", HELD_OUT, seed=HELD_OUT_SEED, size=SCENE_SIZE, species=OTHER_SPECIES, burst_share=0
     )
     logger.info("%d scenes with %d boxes", len(data), data.num_boxes)
-    network = build(network_description(options.architecture), len(OTHER_SPECIES), seed=options.seed)
-    check_size(options.architecture, network)
-    network = network.to(device, memory_format=torch.channels_last)
+    network = _network(options).to(device, memory_format=torch.channels_last)
     config = TrainingConfig(
         iterations=options.iterations, batch_size=options.batch_size, seed=options.seed, workers=options.workers
     )
@@ -93,6 +91,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _write(options, averaged, device, options.iterations, started, held_out)
 
 
+def _network(options: argparse.Namespace) -> Network:
+    network = build(network_description(options.architecture), len(OTHER_SPECIES), seed=options.seed)
+    check_size(options.architecture, network)
+    if options.start is not None:
+        load_tensors(network, read_weights(options.start)[0], str(options.start))
+    return network
+
+
 def _write(
     options: argparse.Namespace,
     averaged: Network,
@@ -119,6 +125,7 @@ def _training(options: argparse.Namespace, step: int, minutes: float, result: Ev
         "sizes": [min(options.sizes), max(options.sizes)],
         "learning_rate": options.learning_rate,
         "seed": options.seed,
+        "start": None if options.start is None else read_weights(options.start)[1].get("training"),
         "minutes": round(minutes, 1),
         "held_out_scenes": result.images,
         "map50": result.map50,
@@ -143,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
     parser.add_argument("--scenes", type=Path, default=Path("base-scenes"), help="folder for the drawn scenes")
     parser.add_argument("--count", type=int, default=6000, help="scenes to train on")
+    parser.add_argument("--start", type=Path, help="checkpoint of an earlier run to go on from")
     parser.add_argument("--iterations", type=int, default=4000)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--sizes", type=int, nargs=2, default=(192, 320), help="smallest and largest training side")

@@ -100,15 +100,24 @@ def load(folder: Path, *, device: str = "auto") -> Detector:
     return yolo.from_weights(folder / WEIGHTS_NAME, device=torch.device(resolve_device(device)))
 
 
-def find_base(architecture: str, folder: Path | None) -> Path | None:
+def find_base(architecture: str, folder: Path | None, *, download: bool = False) -> Path | None:
     """A checkpoint to start from: the user's in `folder`, else the one that comes with this package, else None.
 
     Args:
         architecture: looked for as `<architecture>.safetensors`, then `<architecture>.pt`.
         folder: of base weights; None or missing means that there are no own ones.
+        download: before the shipped one is taken, try to fetch Ultralytics' COCO weights into `folder`. They suit
+            photographs better; without internet this ends within seconds, with a warning.
     """
     own = [folder / f"{architecture}{suffix}" for suffix in (".safetensors", ".pt")] if folder else []
-    for path in (*own, SHIPPED / f"{architecture}.safetensors"):
+    for path in own:
         if path.is_file():
             return path
-    return None
+    if download and folder is not None and architecture in YOLO:
+        from model.detectors.base_weights import fetch_base
+
+        fetched = fetch_base(architecture, folder)
+        if fetched is not None:
+            return fetched
+    shipped = SHIPPED / f"{architecture}.safetensors"
+    return shipped if shipped.is_file() else None

@@ -199,7 +199,7 @@ def blocks_to_freeze(images: int, available: int) -> int:
 
 def create(
     architecture: str,
-    classes: Sequence[str],
+    classes: Sequence[str] | None,
     *,
     image_size: int,
     device: torch.device,
@@ -207,15 +207,17 @@ def create(
     seed: int,
     allow_pickle: bool,
 ) -> YoloDetector:
-    """A detector with `classes`; see `factory.create`."""
+    """A detector with `classes`, None for those of `base`; see `factory.create`."""
     if architecture.endswith(".pt"):
         base = Path(architecture)
     if base is not None:
         network, known, name = _from_base(base, allow_pickle=allow_pickle)
         if name is not None and architecture in PARAMETERS and name != architecture:
             raise WeightsRefused(f"{base} holds a {name}, expected a {architecture}")
+        classes = known if classes is None else classes
         set_classes(network, known, tuple(classes) or PLACEHOLDER, seed=seed)
     else:
+        classes = classes or ()
         network = build(network_description(architecture), max(1, len(classes)), seed=seed)
         logger.warning(
             "%s starts from random weights: without a base checkpoint the first trainings teach it little and its "

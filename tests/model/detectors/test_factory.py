@@ -152,7 +152,7 @@ def test_pickled_weights_need_permission(lively: Make, tmp_path: Path, noise: No
     torch.save({"model": detector._network}, path)
     for kwargs in ({"architecture": "yolov5n", "base": path}, {"architecture": str(path)}):
         with pytest.raises(WeightsRefused, match="pickled"):
-            factory.create(classes=("eel",), device="cpu", **kwargs)  # type: ignore[arg-type]
+            factory.create(classes=("eel",), device="cpu", **kwargs)
     allowed = factory.create("yolov5n", ("eel",), image_size=96, device="cpu", base=path, allow_pickle=True)
     torch.testing.assert_close(class_rows(allowed)[:, 0], class_rows(detector)[:, 1])
     by_path = factory.create(str(path), ("cod", "eel"), image_size=96, device="cpu", allow_pickle=True)

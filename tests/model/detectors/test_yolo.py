@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,8 +39,8 @@ def assert_same(a: Detections, b: Detections, atol: float = 5e-3) -> None:
 @pytest.mark.parametrize("shape", [(72, 96), (96, 72), (200, 130), (48, 300), (500, 640)])
 def test_boxes_equal_ultralytics_own_predict(detector: YoloDetector, noise: Noise, shape: tuple[int, int]) -> None:
     image = noise(*shape)
-    theirs = YOLO("yolov5n.yaml")
-    theirs.model = yolo.copy.deepcopy(detector._network)
+    theirs: Any = YOLO("yolov5n.yaml")
+    theirs.model = copy.deepcopy(detector._network)
     expected = theirs.predict(image[..., ::-1].copy(), imgsz=96, conf=0.05, verbose=False, device="cpu")[0].boxes
     found = first(detector, image)
     assert len(found) == len(expected) > 0
@@ -174,7 +177,7 @@ def test_fusing_changes_nothing(detector: YoloDetector) -> None:
         torch.testing.assert_close(plain[name], fused[name], atol=5e-3, rtol=1e-3)
 
 
-def test_exif_rotation_comes_back_in_upright_coordinates(detector: YoloDetector, noise: Noise, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_exif_rotation_comes_back_in_upright_coordinates(detector: YoloDetector, noise: Noise, tmp_path: Path) -> None:
     from PIL import Image
 
     from model.images import load_image

@@ -21,15 +21,15 @@ def draw_squares(
     images = []
     for index in range(count):
         pixels = rng.integers(90, 130, (*size, 3)).astype(np.uint8)
-        xyxy, label = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+        boxes: list[list[int]] = []
         if index % 5 != 4:
-            kind = index % len(classes)
             x, y = rng.integers(0, size[1] - 24), rng.integers(0, size[0] - 24)
-            pixels[y : y + 24, x : x + 24] = COLOURS[kind]
-            xyxy, label = np.array([[x, y, x + 24, y + 24]], np.float32), np.array([kind], np.int64)
+            pixels[y : y + 24, x : x + 24] = COLOURS[index % len(classes)]
+            boxes = [[int(x), int(y), int(x) + 24, int(y) + 24]]
         path = folder / f"{index}.png"
         Image.fromarray(pixels).save(path)
-        images.append(LabelledImage(str(index), path, xyxy, label))
+        xyxy = np.array(boxes, np.float32).reshape(-1, 4)
+        images.append(LabelledImage(str(index), path, xyxy, np.array([index % len(classes)] * len(boxes), np.int64)))
     return DetectionDataset(classes, images)
 
 

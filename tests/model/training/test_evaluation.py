@@ -10,6 +10,7 @@ import pytest
 from model.data.dataset import DetectionDataset, LabelledImage
 from model.detections import Detections
 from model.detectors.base import View
+from model.training.config import Progress
 from model.training.evaluation import ClassMetrics, Evaluation, evaluate, score
 
 
@@ -116,7 +117,8 @@ def test_evaluate_reads_in_batches_skips_and_is_silent(
         for index, image in enumerate(data.images)
         if index != 2
     ]
-    oracle, steps = Oracle(answers), []
+    oracle = Oracle(answers)
+    steps: list[Progress] = []
     result = evaluate(oracle, data, batch_size=2, on_progress=steps.append)  # type: ignore[arg-type]
     assert result.map50 == pytest.approx(1)
     assert (result.images, result.boxes) == (4, 3)

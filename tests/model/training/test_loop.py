@@ -164,7 +164,7 @@ def test_frozen_blocks_keep_weights_and_statistics(squares: Squares) -> None:
 @pytest.mark.parametrize(("batch_size", "moves"), [(4, False), (8, True)])
 def test_small_batches_do_not_touch_statistics(squares: Squares, batch_size: int, moves: bool) -> None:
     network = BoxCounter()
-    statistics = network.first[1].running_mean.clone()  # type: ignore[operator, union-attr]
+    statistics = network.first[1].running_mean.clone()  # type: ignore[operator]
     run(squares(), network, replace(CONFIG, batch_size=batch_size))
     assert torch.equal(network.first[1].running_mean, statistics) is not moves  # type: ignore[arg-type]
 

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socket import socket
+
+import pytest
+import torch
+
+from model.detectors import base_weights, factory
+from model.detectors.base_weights import fetch_base
+from model.detectors.yolo import YoloDetector
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    folder = tmp_path / "site"
+    folder.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", folder
+    server.shutdown()
+    server.server_close()
+
+
+def test_fetched_once_and_kept_without_pickle(
+    site: tuple[str, Path], lively: Callable[..., YoloDetector], tmp_path: Path
+) -> None:
+    release, folder = site
+    detector = lively(("person", "fish"))
+    detector._network.names = {0: "person", 1: "fish"}
+    torch.save({"model": detector._network}, folder / "yolov5nu.pt")
+    found = fetch_base("yolov5n", tmp_path / "base", release=release)
+    assert found == tmp_path / "base" / "yolov5n.safetensors"
+    assert [p.name for p in found.parent.iterdir()] == ["yolov5n.safetensors"]
+    created = factory.create("yolov5n", ("fish",), device="cpu", base=found)
+    assert isinstance(created, YoloDetector)
+    assert created.pretrained
+    torch.testing.assert_close(
+        created._network.model[-1].cv3[0][-1].weight[0], detector._network.model[-1].cv3[0][-1].weight[1]
+    )
+    (folder / "yolov5nu.pt").unlink()
+    assert fetch_base("yolov5n", tmp_path / "base", release=release) == found
+
+
+@pytest.mark.parametrize("content", [None, b"no weights at all"])
+def test_what_cannot_be_had_is_a_warning(
+    site: tuple[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes | None
+) -> None:
+    release, folder = site
+    if content is not None:
+        (folder / "yolov5su.pt").write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        assert fetch_base("yolov5s", tmp_path / "base", release=release) is None
+    assert "need many more labels" in caplog.text
+    assert not list(tmp_path.glob("base/*"))
+
+
+def test_a_silent_server_does_not_hang(tmp_path: Path) -> None:
+    with socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        started = time.monotonic()
+        release = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        assert fetch_base("yolov5s", tmp_path, release=release, timeout=0.3) is None
+        assert time.monotonic() - started < 5
+
+
+def test_find_base_falls_back_to_the_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_weights, "fetch_base", lambda *_, **__: None)
+    assert factory.find_base("yolov5n", tmp_path, download=True) == factory.find_base("yolov5n", None)
+    monkeypatch.setattr(base_weights, "fetch_base", lambda name, folder: folder / f"{name}.safetensors")
+    assert factory.find_base("yolov5n", tmp_path, download=True) == tmp_path / "yolov5n.safetensors"
