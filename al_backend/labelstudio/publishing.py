@@ -18,7 +18,8 @@ QUEUE_TAB = "Active learning queue"
 UNCERTAINTY_SAMPLING = "Uncertainty sampling"
 
 _IMPORT_SECONDS = 300.0
-_CHUNK_TRIES = 4
+# With the pauses in between, patience for half a minute: Label Studio starts in 6 seconds.
+_CHUNK_TRIES = 6
 _SETTLE_SECONDS = 2.0
 # Reading one task's predictions costs about as much as reading this many of a whole project's.
 _ROWS_PER_READ = 50
@@ -157,24 +158,27 @@ class Publishing(Reading):
         path = f"/api/projects/{project_id}/import/predictions"
         gone: list[int] = []
         missing = items
+        lost = False
         for attempt in range(1, _CHUNK_TRIES + 1):
             try:
-                answer = self.request("POST", path, body=missing, timeout=max(self.timeout, _IMPORT_SECONDS))
-            except LabelStudioError as error:
-                if error.status is None or error.status >= 500 or error.status in (408, 429):
-                    if attempt == _CHUNK_TRIES:
-                        raise
-                    logger.warning("An import of %d predictions was lost: %s", len(missing), error)
-                    # A request that we gave up on may still be at work over there.
-                    time.sleep(_SETTLE_SECONDS * attempt)
+                if lost:
                     missing = self._not_stored(project_id, missing)
-                elif error.status == 400 and (left := self._still_there(project_id, missing)) != missing:
-                    gone += [item["task"] for item in missing if item not in left]
-                    missing = left
-                else:
-                    raise
+                    lost = False
                 if not missing:
                     return gone
+                answer = self.request("POST", path, body=missing, timeout=max(self.timeout, _IMPORT_SECONDS))
+            except LabelStudioError as error:
+                if _passing(error) and attempt < _CHUNK_TRIES:
+                    logger.warning("The answer to an import of %d predictions was lost: %s", len(missing), error)
+                    lost = True
+                    # Label Studio may be starting again, or still be at work on what we gave up on.
+                    time.sleep(_SETTLE_SECONDS * attempt)
+                    continue
+                left = self._still_there(project_id, missing) if error.status == 400 else missing
+                if len(left) == len(missing):
+                    raise
+                gone += [item["task"] for item in missing if item not in left]
+                missing = left
                 continue
             if int(answer["created"]) == len(missing):
                 return gone
@@ -203,6 +207,11 @@ class Publishing(Reading):
         stored = self.model_versions(project_id) if items else {}
         versions = {item["model_version"] for item in items} & stored.keys()
         return {(task, version) for version in versions for task in self.tasks_with_version(project_id, version)}
+
+
+def _passing(error: LabelStudioError) -> bool:
+    """Whether the request may have arrived and the next one may succeed."""
+    return error.status is None or error.status >= 500 or error.status in (408, 429)
 
 
 def _check(items: Sequence[dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 
 from al_backend.demo.server import LabelStudioServer
 from al_backend.errors import LabelStudioError
-from al_backend.labelstudio.client import QUEUE_TAB, LabelStudio, Project
+from al_backend.labelstudio.client import QUEUE_TAB, ImportReport, LabelStudio, Project
 
 pytestmark = pytest.mark.labelstudio
 
@@ -287,6 +288,39 @@ def test_a_label_studio_that_stays_away_is_an_error(
     monkeypatch.setattr(client._http, "request", away)
     with pytest.raises(LabelStudioError, match=r"did not answer POST .*connection refused"):
         client.import_predictions(project.id, [item(task, 0.5) for task in tasks])
+
+
+@pytest.mark.slow
+def test_an_import_outlives_a_crash_of_label_studio(
+    tmp_path: Path, label_studio_program: Path, label_studio_template: Path
+) -> None:
+    with LabelStudioServer(label_studio_program, tmp_path, template_dir=label_studio_template) as server:
+        client = LabelStudio(server.url, server.token)
+        project = client.create_project("crash", CONFIG)
+        client.import_tasks(project.id, [{"data": {"image": f"https://x.test/{i}.jpg"}} for i in range(1500)])
+        items = [item(task.id, 0.5) for task in client.open_tasks(project.id)]
+        crashed = threading.Event()
+
+        def crash(done: int) -> None:
+            if not crashed.is_set():
+                crashed.set()
+                threading.Timer(0.3, server.kill).start()  # in the middle of the second chunk
+
+        # The child ends with the thread that starts it, so this one starts it and another imports.
+        reports: list[ImportReport] = []
+        importing = threading.Thread(
+            target=lambda: reports.append(
+                client.import_predictions(project.id, items, chunk=300, pause=0, on_progress=crash)
+            )
+        )
+        importing.start()
+        assert crashed.wait(60)
+        while server.running:
+            time.sleep(0.05)
+        server.start()
+        importing.join(120)
+        assert [(report.created, report.dropped) for report in reports] == [(1500, ())]
+        assert client.model_versions(project.id) == {"v1": 1500}
 
 
 def test_single_predictions_are_deleted(client: LabelStudio, project: Project, tasks: list[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ CONFIG = LabelingConfig("box", "image", "picture", CLASSES)
 
 
 def detections(
-    boxes: list[tuple[float, ...]], labels: list[int], scores: list[float], size: tuple[int, int]
+    boxes: Sequence[tuple[float, ...]], labels: list[int], scores: list[float], size: tuple[int, int]
 ) -> Detections:
     n = len(scores)
     probs = np.full((n, len(CLASSES) + 1), 1 / (len(CLASSES) + 1), np.float32)
@@ -231,11 +232,14 @@ def test_the_annotation_that_counts(annotations: list[dict[str, Any]], chosen: i
 
 
 def test_the_digest_sees_boxes_and_labels_only() -> None:
-    one = {"result": [region(), region("eel", x=50)]}
-    same = {"result": [region("eel", x=50.00000001) | {"id": "other", "score": 0.3}, region()], "lead_time": 3}
+    one: dict[str, Any] = {"result": [region(), region("eel", x=50)]}
+    same: dict[str, Any] = {
+        "result": [region("eel", x=50.00000001) | {"id": "other", "score": 0.3}, region()],
+        "lead_time": 3,
+    }
     assert label_digest(one) == label_digest(same)
     assert len(label_digest(one)) == 40
-    different = [
+    different: list[dict[str, Any]] = [
         {"result": [region()]},
         {"result": [region(), region("crab", x=50)]},
         {"result": [region(), region("eel", x=51)]},

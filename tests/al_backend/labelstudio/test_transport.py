@@ -133,7 +133,7 @@ def test_from_settings() -> None:
 def test_reads_are_repeated_and_writes_are_not(no_waiting: list[float]) -> None:
     for method, sent in (("GET", 3), ("POST", 1), ("PATCH", 1), ("DELETE", 1)):
         for failure in (httpx.ConnectError("refused"), 503):
-            calls = []
+            calls: list[httpx.Request] = []
 
             def answer(
                 request: httpx.Request,
