@@ -10,8 +10,6 @@ from functools import lru_cache
 from typing import Generic, TypeVar, cast
 
 from flask import current_app
-from redis.backoff import ConstantBackoff
-from redis.retry import Retry
 
 from al_backend.cycle import UNTRAINED
 from al_backend.errors import ConfigError, RegistryError
@@ -44,7 +42,7 @@ class Services:
         self.settings = settings
         self.label_studio = LabelStudioProbe(settings)
         self._registry = _Lazy(lambda: Registry(settings.model_dir), registry)
-        self._queues = _Lazy(lambda: _connect_briefly(settings), queues)
+        self._queues = _Lazy(lambda: connect(settings), queues)
         # Each waiting /predict holds a thread; two stay free, so that /health answers within Label Studio's second.
         self._slots = threading.BoundedSemaphore(max(1, settings.threads - 2))
 
@@ -115,13 +113,6 @@ def labeling_config(xml: str) -> LabelingConfig:
         LabelConfigError: this backend cannot serve it.
     """
     return parse_labeling_config(xml)
-
-
-def _connect_briefly(settings: Settings) -> Queues:
-    """Queues that give up early: redis-py retries for seconds, Label Studio waits one."""
-    connected = connect(settings)
-    connected.connection.set_retry(Retry(ConstantBackoff(0.05), 2))
-    return connected
 
 
 class _Lazy(Generic[Opened]):

@@ -26,7 +26,7 @@ LABEL_CONFIG = """<View>
 def served(
     label_studio: LabelStudioServer, folder: Path, queues: Queues, *, port: int = 0, **changes: Any
 ) -> Iterator[tuple[Settings, Registry]]:
-    """Settings and registry of an app that answers at `settings.own_url` while the block runs; port 0 takes a free one."""
+    """Settings and registry of an app that answers at `settings.own_url` while the block runs; port 0 is a free one."""
     socket_settings = {"label_studio_url": label_studio.url, "label_studio_api_key": label_studio.token}
     base: dict[str, Any] = {"model_dir": str(folder / "registry"), "data_dir": folder / "data", **socket_settings}
     registry = Registry(base["model_dir"])

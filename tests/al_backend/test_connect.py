@@ -21,7 +21,7 @@ from tests.al_backend.served_app import LABEL_CONFIG, served
 
 pytestmark = [pytest.mark.labelstudio, pytest.mark.redis]
 
-PASSWORD = {"basic_auth_user": "ann", "basic_auth_pass": "secret"}
+PASSWORD: dict[str, Any] = {"basic_auth_user": "ann", "basic_auth_pass": "secret"}
 PREDICTION = {"result": [], "score": 0.5}
 
 

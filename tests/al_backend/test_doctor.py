@@ -281,7 +281,7 @@ def test_a_backend_whose_password_label_studio_does_not_know(
     with served(label_studio, tmp_path, queues) as (settings, registry):
         connect(settings, client, registry, project)
         port = httpx.URL(settings.own_url).port or 0
-    password = {"basic_auth_user": "ann", "basic_auth_pass": "secret"}
+    password: dict[str, Any] = {"basic_auth_user": "ann", "basic_auth_pass": "secret"}
     with served(label_studio, tmp_path, queues, port=port, **password) as (settings, _):
         found = by_check(examine(settings, project))
 

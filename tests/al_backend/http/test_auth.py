@@ -111,6 +111,7 @@ def test_the_webhook_takes_the_derived_secret_as_well(tmp_path: Path) -> None:
     assert status(settings, "POST", "/webhook", bearer) == 400
     assert status(settings, "POST", "/webhook/", bearer) == 400
     assert status(settings, "POST", "/webhook", bearer + "x") == 401
+    assert status(settings, "POST", "/webhook", bearer.replace("Bearer", "Token")) == 401
     assert status(settings, "POST", "/webhook", "Bearer secret") == 401
     for method, route in EVERY_ROUTE:
         if route not in {*OPEN, "/webhook"}:
