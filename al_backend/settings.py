@@ -101,7 +101,7 @@ class Settings(LearningSettings, BaseSettings):
     data_dir: Path = Field(Path("data"), description="Local folder for the embedded Redis, caches and logs.")
     reconcile_every: float = Field(30.0, gt=0, description="Seconds between two looks at the truth in Label Studio.")
     train_timeout: int = Field(86_400, ge=60, description="Seconds after which a training is stopped.")
-    publish_chunk: int = Field(250, ge=1, le=500, description="Predictions per import request.")
+    publish_chunk: int = Field(500, ge=1, le=500, description="Predictions per import request.")
     publish_pause: float = Field(0.2, ge=0, description="Seconds between two writes, so that annotators keep going.")
     image_hosts: tuple[str, ...] = Field(
         (), description='Hosts besides Label Studio that images may come from, as JSON list; ["*"] allows all.'
