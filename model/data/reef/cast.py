@@ -46,7 +46,9 @@ def cast(catalogue: Sequence[Species], empty_share: float, water: Water, rng: np
     return sorted(fish, key=lambda one: -one.depth)
 
 
-def _individual(label: int, species: Species, water: Water, others: Sequence[Swimmer], rng: np.random.Generator) -> Swimmer:
+def _individual(
+    label: int, species: Species, water: Water, others: Sequence[Swimmer], rng: np.random.Generator
+) -> Swimmer:
     depth = float(rng.beta(1.1, 1.3))
     length = float(np.clip(species.size * rng.uniform(0.75, 1.3) * (1.15 - 0.8 * depth), 0.07, 0.62))
     lowest = 1 - water.bed * 0.9 if water.bed > 0 else 0.35
@@ -76,5 +78,6 @@ def _school(leader: Swimmer, water: Water, count: int, rng: np.random.Generator)
             leader.label, leader.species, leader.x + float(dx), leader.y + float(dy),
             depth=float(np.clip(leader.depth + rng.normal(0, 0.06), 0, 1)),
             length=leader.length * float(rng.uniform(0.85, 1.1)), angle=leader.angle + float(rng.normal(0, 6)),
-            facing=leader.facing, yaw=leader.yaw, squash=other.squash, speed=leader.speed, phase=other.phase, seed=other.seed,
+            facing=leader.facing, yaw=leader.yaw, squash=other.squash, speed=leader.speed,
+            phase=other.phase, seed=other.seed,
         )  # fmt: skip

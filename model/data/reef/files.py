@@ -99,7 +99,7 @@ def write_reef(
 
 
 def _parameters(config: ReefConfig) -> dict[str, object]:
-    return json.loads(json.dumps({"drawing": DRAWING, **asdict(config)}))  # type: ignore[no-any-return]
+    return json.loads(json.dumps({"drawing": DRAWING, **asdict(config)}))
 
 
 def _read_manifest(path: Path, config: ReefConfig) -> _Labels:

@@ -127,7 +127,7 @@ def _fin_mask(frame: _Frame, shape: tuple[int, int]) -> Float:
     polygons = [_fin(frame, fin) for fin in frame.species.fins] + [_tail(frame)]
     for polygon in polygons:
         cv2.fillPoly(mask, [polygon], 255, cv2.LINE_AA, 4)
-    return mask.astype(np.float32) / 255
+    return np.asarray(mask.astype(np.float32) / 255, np.float32)
 
 
 def _fin(frame: _Frame, fin: Fin) -> NDArray[np.int32]:
@@ -149,16 +149,16 @@ def _fin(frame: _Frame, fin: Fin) -> NDArray[np.int32]:
 def _tail(frame: _Frame) -> NDArray[np.int32]:
     species, root = frame.species, frame.species.up[-1]
     length, spread = species.tail_length, species.tail_spread
-    outline = {
-        "forked": [(0.97, -root), (1 + length, -spread), (1 + 0.42 * length, 0), (1 + length, spread), (0.97, root)],
-        "crescent": [(0.97, -root), (1 + 0.55 * length, -0.75 * spread), (1 + length, -spread), (1 + 0.6 * length, -0.4 * spread),
-                     (1 + 0.5 * length, 0), (1 + 0.6 * length, 0.4 * spread), (1 + length, spread),
-                     (1 + 0.55 * length, 0.75 * spread), (0.97, root)],
-        "straight": [(0.97, -root), (1 + 0.95 * length, -spread), (1 + length, 0), (1 + 0.95 * length, spread), (0.97, root)],
-        "round": [(0.97, -root)] + [(1 + length * (0.35 + 0.65 * math.cos(a)), spread * math.sin(a)) for a in np.linspace(-1.4, 1.4, 9)]
-                 + [(0.97, root)],
-        "pointed": [(0.97, -root), (1 + 0.5 * length, -spread), (1 + length, 0), (1 + 0.5 * length, spread), (0.97, root)],
+    arc = [(1 + length * (0.35 + 0.65 * math.cos(a)), spread * math.sin(a)) for a in np.linspace(-1.4, 1.4, 9)]
+    crescent = [(0.55, -0.75), (1.0, -1.0), (0.6, -0.4), (0.5, 0.0), (0.6, 0.4), (1.0, 1.0), (0.55, 0.75)]
+    edge = {
+        "forked": [(1 + length, -spread), (1 + 0.42 * length, 0), (1 + length, spread)],
+        "crescent": [(1 + x * length, y * spread) for x, y in crescent],
+        "straight": [(1 + 0.95 * length, -spread), (1 + length, 0), (1 + 0.95 * length, spread)],
+        "round": arc,
+        "pointed": [(1 + 0.5 * length, -spread), (1 + length, 0), (1 + 0.5 * length, spread)],
     }[species.tail]
+    outline = [(0.97, -root), *edge, (0.97, root)]
     places, offsets = np.asarray(outline, np.float32).T
     return frame.at(places, offsets)
 
@@ -179,7 +179,8 @@ def _face(frame: _Frame, skin: Float) -> None:
     species = frame.species
     where = 0.11 if species.eye < 0.03 else 0.14
     lift = -0.35 * float(np.interp(where, frame.u, frame.up))
-    (x, y), radius = frame.at(np.asarray([where], np.float32), np.asarray([lift], np.float32))[0], species.eye * frame.pixels
+    x, y = frame.at(np.asarray([where], np.float32), np.asarray([lift], np.float32))[0]
+    radius = species.eye * frame.pixels
     for share, colour in ((1.0, (0.86, 0.82, 0.62)), (0.68, (0.02, 0.02, 0.03))):
         cv2.circle(skin, (int(x), int(y)), max(8, int(radius * share * 16)), colour, -1, cv2.LINE_8, 4)
     mouth = frame.at(np.asarray([0.005, 0.065], np.float32), np.asarray([0.006, 0.022], np.float32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import cv2
 import numpy as np
@@ -19,6 +20,8 @@ MIN_SIDE = 3
 
 Owner = NDArray[np.uint8]
 Boxes = tuple[NDArray[np.float32], NDArray[np.int64]]
+Layer = tuple[float, Callable[[], None]]
+"""How far away something is, and what draws it."""
 
 
 def paint(
@@ -39,9 +42,7 @@ def paint(
     canvas = draw_water(water, size, rng)
     owner = np.zeros(size, np.uint8)
     areas = np.zeros(len(fish))
-    layers: list[tuple[float, Callable[[], None]]] = [
-        (depth, thing) for depth, thing in _things(canvas, owner, water, rng, step)
-    ]
+    layers = _things(canvas, owner, water, rng, step)
 
     def place(number: int) -> Callable[[], None]:
         def draw() -> None:
@@ -58,30 +59,24 @@ def paint(
     return canvas, boxes, labels
 
 
-def _things(
-    canvas: Canvas, owner: Owner, water: Water, rng: np.random.Generator, step: int
-) -> list[tuple[float, Callable[[], None]]]:
+def _things(canvas: Canvas, owner: Owner, water: Water, rng: np.random.Generator, step: int) -> list[Layer]:
     """Rocks, plants and debris with their depths; each hides the fish behind it when it is drawn."""
 
-    def later(make: Callable[[np.random.Generator], Polygon]) -> Callable[[], None]:
+    def later(make: Callable[[Canvas, Water, float, np.random.Generator], Polygon], depth: float) -> Layer:
         own = np.random.default_rng(int(rng.integers(2**31)))
 
         def draw() -> None:
-            cv2.fillPoly(owner, [make(own)], 0, cv2.LINE_8, 4)
+            cv2.fillPoly(owner, [make(canvas, water, depth, own)], 0, cv2.LINE_8, 4)
 
-        return draw
+        return depth, draw
 
     rocks = int(rng.integers(0, 6)) if water.bed > 0 else 0
     plants = int(rng.choice([0, 2, 4, 7], p=[0.35, 0.3, 0.22, 0.13]))
     debris = int(rng.choice([0, 1, 2, 4], p=[0.45, 0.25, 0.2, 0.1]))
-    things: list[tuple[float, Callable[[], None]]] = []
-    for depth in rng.uniform(0.45, 1.0, rocks):
-        things.append((float(depth), later(lambda own, d=float(depth): draw_rock(canvas, water, d, own))))
-    for depth in rng.uniform(0.1, 1.0, plants):
-        sway = 0.25 * step
-        things.append((float(depth), later(lambda own, d=float(depth): draw_plant(canvas, water, d, own, sway))))
-    for depth in rng.uniform(0.1, 1.0, debris):
-        things.append((float(depth), later(lambda own, d=float(depth): draw_debris(canvas, water, d, own))))
+    waving = partial(draw_plant, sway=0.25 * step)
+    things = [later(draw_rock, float(depth)) for depth in rng.uniform(0.45, 1.0, rocks)]
+    things += [later(waving, float(depth)) for depth in rng.uniform(0.1, 1.0, plants)]
+    things += [later(draw_debris, float(depth)) for depth in rng.uniform(0.1, 1.0, debris)]
     return things
 
 
@@ -94,7 +89,7 @@ def _place(canvas: Canvas, owner: Owner, number: int, fish: Swimmer, water: Wate
     rgba = sprite.rgba
     if sprite.scale > 1:
         small = tuple(max(2, round(side / sprite.scale)) for side in rgba.shape[1::-1])
-        rgba = cv2.resize(rgba, small, interpolation=cv2.INTER_AREA)
+        rgba = np.asarray(cv2.resize(rgba, small, interpolation=cv2.INTER_AREA), np.float32)
     turn = np.deg2rad(fish.angle)
     matrix = np.asarray([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     matrix = matrix @ np.diag([-fish.facing * fish.yaw, fish.squash])

@@ -11,8 +11,8 @@ from model.data.reef.catalogue import Pattern
 Map = NDArray[np.float32]
 
 
-def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, int]) -> Map:
-    """Random clouds: shape (height, width), values about 0 to 1, `cells` (rows, columns) blobs across."""
+def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], cells: tuple[int, int]) -> Map:
+    """Random clouds: `shape` (height, width), values about 0 to 1, `cells` (rows, columns) blobs across."""
     coarse = rng.random((max(cells[0], 1) + 1, max(cells[1], 1) + 1), dtype=np.float32)
     return np.asarray(cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC), np.float32)
 
@@ -43,7 +43,8 @@ def pattern_weight(pattern: Pattern, count: int, u: Map, v: Map, rng: np.random.
         wave = np.cos(2 * np.pi * (u * count * width + shift + 0.35 * np.sin(5 * v + 9 * u)))
         weight = _edge(wave, 0.0, 0.3) * _edge(-v, 0.05, 0.12)
     elif pattern == "stripes":
-        weight = _edge(np.cos(2 * np.pi * ((v + 0.15 * np.sin(4 * u)) * count / 2 * width + shift)), 0.25, 0.3) * np.ones_like(u)
+        wave = np.cos(2 * np.pi * ((v + 0.15 * np.sin(4 * u)) * count / 2 * width + shift))
+        weight = _edge(wave, 0.25, 0.3) * np.ones_like(u)
     elif pattern == "bands":
         weight = _edge(np.cos(2 * np.pi * (u * count * width + shift)), -0.1, 0.25) + 0 * v
     elif pattern == "diagonal":
@@ -79,4 +80,4 @@ def _spots(count: int, u: Map, v: Map, rng: np.random.Generator) -> Map:
         column = int(inside[int(place * (len(inside) - 1))])
         row = int(np.argmin(np.abs(v[:, column] - (across * 1.5 - 0.75))))
         cv2.circle(mask, (column, row), max(1, round(height * (0.03 + 0.04 * size))), 255, -1, cv2.LINE_AA)
-    return mask.astype(np.float32) / 255
+    return np.asarray(mask.astype(np.float32) / 255, np.float32)

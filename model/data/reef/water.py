@@ -129,7 +129,8 @@ def draw_plant(canvas: Canvas, water: Water, depth: float, rng: np.random.Genera
     turns, start = rng.uniform(0.8, 2.0), rng.random()
     x = x0 + (lean * t**1.6 + wave * t * np.sin(2 * np.pi * (t * turns + start) + sway)) * width
     y = height * 1.02 - tall * t
-    half = thick * min(height, width) * np.clip(np.sin(np.pi * np.clip(t * 0.9 + 0.1, 0, 1)), 0.1, 1) * (1 + 0.25 * np.cos(t * 40))
+    swelling = np.clip(np.sin(np.pi * np.clip(t * 0.9 + 0.1, 0, 1)), 0.1, 1)
+    half = thick * min(height, width) * swelling * (1 + 0.25 * np.cos(t * 40))
     outline = np.concatenate([np.stack([x - half, y], 1), np.stack([x + half, y], 1)[::-1]])
     polygon = _sixteenths(outline)
     kelp = np.asarray([0.36, 0.34, 0.12] if rng.random() < 0.5 else [0.16, 0.42, 0.16], np.float32)
@@ -191,7 +192,7 @@ def finish(canvas: Canvas, water: Water, scene: np.random.Generator, frame: np.r
     blur = scene.uniform(0.0, 0.35) + 0.22 * water.turbidity
     sigma = blur * min(height, width) / 320
     if sigma > 0.3:
-        image = cv2.GaussianBlur(image, (0, 0), sigma)
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.float32)
     image *= cv2.resize(gain.astype(np.float32), (width, height))[..., None]
     snow = _snow((height, width), water.turbidity * frame.uniform(0.6, 1.2), frame)
     image += snow[..., None] * (water.surface * 0.6 + 0.4)
@@ -207,13 +208,13 @@ def _snow(shape: tuple[int, int], density: float, rng: np.random.Generator) -> F
     count = int(110 * density)
     places = rng.random((count, 2))
     fine[(places[:, 0] * height).astype(int), (places[:, 1] * width).astype(int)] = rng.uniform(60, 420, count)
-    fine = cv2.GaussianBlur(fine, (0, 0), max(0.5, 0.8 * unit))
+    blurred = cv2.GaussianBlur(fine, (0, 0), max(0.5, 0.8 * unit))
     coarse = np.zeros((max(2, round(80 * height / min(shape))), max(2, round(80 * width / min(shape)))), np.float32)
     for row, column, size in rng.random((int(5 * density), 3)):
         centre = (int(column * coarse.shape[1]), int(row * coarse.shape[0]))
         cv2.circle(coarse, centre, int(1 + 2.5 * size), float(rng.uniform(12, 45)), -1)
-    coarse = cv2.GaussianBlur(coarse, (0, 0), 1.0)
-    return np.asarray(fine + cv2.resize(coarse, (width, height)), np.float32)
+    flakes = cv2.resize(cv2.GaussianBlur(coarse, (0, 0), 1.0), (width, height))
+    return np.asarray(blurred + flakes, np.float32)
 
 
 def _fill(canvas: Canvas, outline: NDArray[np.float64], colour: tuple[int, int, int]) -> None:
