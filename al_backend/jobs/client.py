@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 import uuid
 from datetime import datetime, timezone
@@ -166,9 +167,11 @@ def job_status(registry: Registry, queues: Queues, job_id: str) -> str | None:
     Returns:
         None for an id that nobody knows, or no longer knows.
     """
-    parts = job_id.split("-")
-    if len(parts) == 4 and parts[0] == "request" and parts[2].isdigit() and parts[3].isdigit():
-        return _request_status(registry, queues, parts[1], int(parts[2]), int(parts[3]))
+    asked = re.fullmatch(r"request-(train|rank)-(\d{1,12})-(\d{1,15})", job_id)
+    if asked is not None:
+        return _request_status(registry, queues, asked[1], int(asked[2]), int(asked[3]))
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,200}", job_id):
+        return None
     try:
         status = Job.fetch(job_id, connection=queues.connection, serializer=queues.serializer).get_status()
     except NoSuchJobError:

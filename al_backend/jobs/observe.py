@@ -71,7 +71,8 @@ def observe(here: Context, memory: LabelMemory, project_id: int) -> Observation:
     labels = memory.digests(client, project_id)
     pool = client.open_tasks(project_id)
     published = published_model_version(here.registry, project_id)
-    stored = client.model_versions(project_id)
+    # Label Studio lists the project's current model version even when no prediction has it.
+    stored = {name: count for name, count in client.model_versions(project_id).items() if count > 0}
     scored = client.tasks_with_version(project_id, published) if published in stored else set()
     model_version = project.model_version or ""
     snapshot = cycle.Snapshot(

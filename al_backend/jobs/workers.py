@@ -60,13 +60,22 @@ def run_worker(settings: Settings, queue_names: Sequence[QueueName]) -> None:
     )
     stop = threading.Event()
     timer = threading.Thread(target=_look_regularly, args=(here, stop), name="timer", daemon=True)
-    with living_worker(here.queues.connection, names, kind=kind, device=settings.device):
+    with living_worker(here.queues.connection, names, kind=kind, device=_device(settings, kind)):
         if kind == "cycle":
             timer.start()
         try:
             worker.work(logging_level=settings.log_level)
         finally:
             stop.set()
+
+
+def _device(settings: Settings, kind: str) -> str:
+    """What `/ready` shows. Only processes that predict pay for torch to find it out."""
+    if kind != "inference":
+        return settings.device
+    from model.detectors.factory import resolve_device
+
+    return resolve_device(settings.device)
 
 
 def _look_regularly(here: Context, stop: threading.Event) -> None:
