@@ -20,7 +20,8 @@ from al_backend.jobs.liveness import has_worker, in_flight, workers
 from al_backend.jobs.queues import QueueName, Queues
 from al_backend.registry import Registry
 
-_PENDING_EXPIRY = 120
+_PENDING_EXPIRY = 3600
+_PENDING_SETTLED = 5  # seconds after which a reconcile that is not in the queue has not just left it
 _RECONCILE_TIMEOUT = 1800
 _LOOK_EVERY = 0.5
 
@@ -30,7 +31,7 @@ class PredictionFailed(BackendError):
 
 
 def pending_key(project_id: int) -> str:
-    """Redis key that exists while a reconcile of the project waits in the queue."""
+    """Redis key that holds the id of the project's reconcile while that waits in the queue."""
     return f"al:pending:{project_id}"
 
 
@@ -51,17 +52,28 @@ def enqueue_reconcile(queues: Queues, project_id: int, reason: str) -> bool:
     Returns:
         Whether it was enqueued now; False when one waits already.
     """
-    if not queues.connection.set(pending_key(project_id), reason, nx=True, ex=_PENDING_EXPIRY):
-        return False
+    connection, key = queues.connection, pending_key(project_id)
+    job_id = job_name("reconcile", project_id, uuid.uuid4().hex)
+    if not connection.set(key, job_id, nx=True, ex=_PENDING_EXPIRY):
+        if connection.ttl(key) > _PENDING_EXPIRY - _PENDING_SETTLED or _waits(queues, connection.get(key)):
+            return False
+        # It left the queue and never began: its worker was killed in that moment.
+        connection.set(key, job_id, ex=_PENDING_EXPIRY)
     queues.queue(QueueName.RECONCILE).enqueue(
         "al_backend.jobs.reconcile.reconcile",
         args=(project_id, reason),
+        job_id=job_id,
         job_timeout=_RECONCILE_TIMEOUT,
         result_ttl=300,
         failure_ttl=3600,
         meta={"project": project_id, "kind": "reconcile", "reason": reason},
     )
     return True
+
+
+def _waits(queues: Queues, job_id: object) -> bool:
+    name = job_id.decode() if isinstance(job_id, bytes) else ""
+    return queues.queue(QueueName.RECONCILE).get_job_position(name) is not None
 
 
 def predict(

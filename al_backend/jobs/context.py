@@ -13,6 +13,7 @@ from rq import get_current_job
 from al_backend.errors import BackendError
 from al_backend.inference import Inference
 from al_backend.jobs.liveness import running_job
+from al_backend.jobs.locks import exclusive
 from al_backend.jobs.queues import Queues, connect
 from al_backend.labelstudio.client import LabelStudio
 from al_backend.labelstudio.images import ImageSource
@@ -74,7 +75,7 @@ class Context:
     @contextmanager
     def writing(self, project_id: int) -> Iterator[None]:
         """Only one process at a time writes predictions of a project into Label Studio."""
-        with self.queues.connection.lock(f"al:lock:write:{project_id}", timeout=3600, blocking_timeout=600):
+        with exclusive(self.queues.connection, f"al:lock:write:{project_id}", patience=600):
             yield
 
 

@@ -118,7 +118,7 @@ def workers(connection: redis.Redis) -> list[dict[str, Any]]:
     connection.zremrangebyscore(_WORKERS, 0, now - EXPIRY)
     members = cast("list[bytes]", connection.zrangebyscore(_WORKERS, now - EXPIRY, "+inf"))
     found = [json.loads(member) for member in members]
-    return [worker for worker in found if _process_lives(worker)]
+    return [worker for worker in found if process_lives(worker)]
 
 
 def has_worker(connection: redis.Redis, name: QueueName) -> bool:
@@ -130,7 +130,7 @@ def in_flight(queues: Queues, name: QueueName, job_id: str) -> bool:
     """Whether a job is waiting in its queue or being worked on by a living process."""
     connection = queues.connection
     entry = connection.get(job_key(job_id))
-    if entry is not None and _process_lives(json.loads(entry)):
+    if entry is not None and process_lives(json.loads(entry)):
         return True
     try:
         job = Job.fetch(job_id, connection=connection, serializer=queues.serializer)
@@ -195,7 +195,8 @@ def _now(connection: redis.Redis) -> float:
     return float(seconds) + float(micros) / 1e6
 
 
-def _process_lives(entry: dict[str, Any]) -> bool:
+def process_lives(entry: dict[str, Any]) -> bool:
+    """Whether the process of an entry (`{"place", "pid"}`) may be alive; one of another machine always may."""
     if entry["place"] != place():
         return True
     try:

@@ -116,8 +116,14 @@ def trained_on(versions: list[Version]) -> cycle.TrainedOn | None:
 
 def read_state(here: Context, project_id: int) -> cycle.State:
     """What the registry and the queues say about a project."""
-    published = published_model_version(here.registry, project_id)
     registry, queues = here.registry, here.queues
+    # The queues before the registry: a job that ends in between is then seen as running and its result as there. The
+    # other way round it would be neither, and a training would be started for labels that have just been trained on.
+    training = in_flight(queues, QueueName.TRAIN, job_name("train", project_id))
+    publishing = in_flight(queues, QueueName.PUBLISH, job_name("publish", project_id))
+    retiring = in_flight(queues, QueueName.PUBLISH, job_name("retire", project_id))
+    scoring_new = in_flight(queues, QueueName.SCORE, job_name("score-new", project_id))
+    published = published_model_version(registry, project_id)
     versions = registry.versions(project_id)
     active = registry.active(project_id)
     train_request = registry.read_document(project_id, TRAIN_REQUEST)
@@ -143,10 +149,10 @@ def read_state(here: Context, project_id: int) -> cycle.State:
         versions=tuple(version.name for version in versions),
         ranking=state,
         published=published,
-        training=in_flight(queues, QueueName.TRAIN, job_name("train", project_id)),
-        publishing=in_flight(queues, QueueName.PUBLISH, job_name("publish", project_id)),
-        retiring=in_flight(queues, QueueName.PUBLISH, job_name("retire", project_id)),
-        scoring_new=in_flight(queues, QueueName.SCORE, job_name("score-new", project_id)),
+        training=training,
+        publishing=publishing,
+        retiring=retiring,
+        scoring_new=scoring_new,
         train_requested_at=requested_at(train_request),
         train_from_scratch=bool((train_request or {}).get("from_scratch")),
         rank_requested_at=requested_at(registry.read_document(project_id, RANK_REQUEST)),

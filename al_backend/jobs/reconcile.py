@@ -12,6 +12,7 @@ from functools import lru_cache
 from al_backend import cycle
 from al_backend.jobs.client import error_key, pending_key
 from al_backend.jobs.context import Context, job_running
+from al_backend.jobs.locks import exclusive
 from al_backend.jobs.observe import LabelMemory, observe, read_state
 from al_backend.jobs.perform import perform
 
@@ -28,7 +29,7 @@ def reconcile(project_id: int, reason: str) -> list[str]:
         connection = here.queues.connection
         # From here on a new event needs a new look: this one may already have read what the event is about.
         connection.delete(pending_key(project_id))
-        with connection.lock(f"al:lock:reconcile:{project_id}", timeout=300, blocking_timeout=300):
+        with exclusive(connection, f"al:lock:reconcile:{project_id}", patience=300):
             try:
                 started = _reconcile(here, project_id)
             except Exception as error:
