@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import re
 import time
@@ -9,7 +11,7 @@ import uuid
 from datetime import datetime, timezone
 from typing import Any, cast
 
-from rq.exceptions import NoSuchJobError
+from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Job
 from rq.results import Result
 
@@ -20,10 +22,12 @@ from al_backend.jobs.liveness import has_worker, in_flight, workers
 from al_backend.jobs.queues import QueueName, Queues
 from al_backend.registry import Registry
 
-_PENDING_EXPIRY = 3600
+_PENDING_EXPIRY = 86_400
 _PENDING_SETTLED = 5  # seconds after which a reconcile that is not in the queue has not just left it
 _RECONCILE_TIMEOUT = 1800
 _LOOK_EVERY = 0.5
+_LATER = 2.0
+_LATER_KEY = "al:later"
 
 
 class PredictionFailed(BackendError):
@@ -69,6 +73,21 @@ def enqueue_reconcile(queues: Queues, project_id: int, reason: str) -> bool:
         meta={"project": project_id, "kind": "reconcile", "reason": reason},
     )
     return True
+
+
+def look_later(queues: Queues, project_id: int, reason: str) -> None:
+    """Ask for a look in a moment: for a job at its end, which still counts as running while it says so."""
+    due = time.time() + _LATER
+    queues.connection.zadd(_LATER_KEY, {json.dumps([project_id, reason]): due})
+
+
+def enqueue_due_looks(queues: Queues) -> None:
+    """Enqueue the reconciles that `look_later` asked for and whose moment has come."""
+    due = cast("list[bytes]", queues.connection.zrangebyscore(_LATER_KEY, 0, time.time()))
+    for member in due:
+        project_id, reason = json.loads(member)
+        enqueue_reconcile(queues, int(project_id), str(reason))
+        queues.connection.zrem(_LATER_KEY, member)
 
 
 def _waits(queues: Queues, job_id: object) -> bool:
@@ -119,7 +138,7 @@ def predict(
             reason = (result.exc_string or "").strip().splitlines()[-1:] if result is not None else []
             raise PredictionFailed(f"The inference worker failed: {(reason or ['unknown reason'])[0]}")
         _require_worker(queues, job)
-    job.delete()
+    _forget(job)
     raise PredictionFailed(f"The inference worker did not answer within {timeout:.0f} s; look at /jobs.")
 
 
@@ -127,11 +146,17 @@ def _require_worker(queues: Queues, waiting: Job | None = None) -> None:
     if has_worker(queues.connection, QueueName.PREDICT):
         return
     if waiting is not None:
-        waiting.delete()
+        _forget(waiting)
     raise NoWorker(
         "No inference worker lives: nobody takes the queue 'predict'. "
         "Start one with `al-backend worker --queues predict,score`, or `al-backend up`."
     )
+
+
+def _forget(job: Job) -> None:
+    """Delete a job for which nobody waits any more; it may have expired by itself."""
+    with contextlib.suppress(NoSuchJobError, InvalidJobOperation):
+        job.delete()
 
 
 def request_training(registry: Registry, queues: Queues, project_id: int, *, from_scratch: bool = False) -> str:
@@ -208,7 +233,19 @@ def _request_status(registry: Registry, queues: Queues, kind: str, project_id: i
     attempt = read_attempt(registry, project_id)
     if attempt is not None and attempt.started_at >= asked and attempt.error is not None:
         return "failed"
-    return "started" if in_flight(queues, QueueName.TRAIN, job_name("train", project_id)) else "queued"
+    return "started" if _training_since(queues, project_id, asked) else "queued"
+
+
+def _training_since(queues: Queues, project_id: int, asked: datetime) -> bool:
+    """Whether a training runs that began after a request; an earlier one may have read the labels before it."""
+    job_id = job_name("train", project_id)
+    if not in_flight(queues, QueueName.TRAIN, job_id):
+        return False
+    try:
+        began = Job.fetch(job_id, connection=queues.connection, serializer=queues.serializer).started_at
+    except NoSuchJobError:
+        return False
+    return began is not None and began >= asked
 
 
 def overview(queues: Queues) -> dict[str, Any]:

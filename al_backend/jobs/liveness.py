@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, cast
 
 import redis
-from rq.exceptions import DuplicateJobError, NoSuchJobError
+from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
 from rq.job import Job, JobStatus
 
 from al_backend.jobs.queues import QueueName, Queues
@@ -145,6 +145,13 @@ def in_flight(queues: Queues, name: QueueName, job_id: str) -> bool:
     return status in (JobStatus.QUEUED, JobStatus.STARTED) and entry is None and recent
 
 
+def any_in_flight(queues: Queues, name: QueueName, prefix: str) -> bool:
+    """Whether a job whose id starts with `prefix` is in flight."""
+    queue = queues.queue(name)
+    ids = {*queue.get_job_ids(), *queue.started_job_registry.get_job_ids(cleanup=False)}
+    return any(in_flight(queues, name, job_id) for job_id in ids if job_id.startswith(prefix))
+
+
 def ensure_job(
     queues: Queues,
     name: QueueName,
@@ -170,7 +177,7 @@ def ensure_job(
     """
     if in_flight(queues, name, job_id):
         return False
-    with contextlib.suppress(NoSuchJobError):
+    with contextlib.suppress(NoSuchJobError, InvalidJobOperation):  # gone, or expiring in this moment
         Job.fetch(job_id, connection=queues.connection, serializer=queues.serializer).delete()
     try:
         queues.queue(name).enqueue(

@@ -16,7 +16,7 @@ from al_backend.jobs.documents import (
     read_attempt,
     requested_at,
 )
-from al_backend.jobs.liveness import in_flight
+from al_backend.jobs.liveness import any_in_flight, in_flight
 from al_backend.jobs.queues import QueueName
 from al_backend.jobs.ranking import newest_ranking
 from al_backend.labelstudio.client import LabelStudio, Task
@@ -122,7 +122,7 @@ def read_state(here: Context, project_id: int) -> cycle.State:
     training = in_flight(queues, QueueName.TRAIN, job_name("train", project_id))
     publishing = in_flight(queues, QueueName.PUBLISH, job_name("publish", project_id))
     retiring = in_flight(queues, QueueName.PUBLISH, job_name("retire", project_id))
-    scoring_new = in_flight(queues, QueueName.SCORE, job_name("score-new", project_id))
+    scoring_new = any_in_flight(queues, QueueName.SCORE, job_name("score-new", project_id, ""))
     published = published_model_version(registry, project_id)
     versions = registry.versions(project_id)
     active = registry.active(project_id)

@@ -69,19 +69,22 @@ def perform(here: Context, project_id: int, action: cycle.Action, seen: Observat
         return f"publishing {action.ranking}"
     if isinstance(action, cycle.ScoreNew):
         size = _shard_size(here, project_id)
-        tasks = [[task.id, image_value(task.data, config)] for task in pool if task.id in set(action.tasks[:size])]
-        ensure_job(
-            queues,
-            QueueName.SCORE,
-            job_name("score-new", project_id),
-            "al_backend.jobs.ranking.score_new",
-            project_id,
-            action.ranking,
-            tasks,
-            timeout=_SCORE_TIMEOUT,
-            meta=meta | {"kind": "score_new", "ranking": action.ranking, "tasks": len(tasks)},
-        )
-        return f"scoring {len(tasks)} of {len(action.tasks)} new tasks"
+        wanted = set(action.tasks)
+        tasks = [(task.id, image_value(task.data, config)) for task in pool if task.id in wanted]
+        for start in range(0, len(tasks), size):
+            part = tasks[start : start + size]
+            ensure_job(
+                queues,
+                QueueName.SCORE,
+                job_name("score-new", project_id, part[0][0]),
+                "al_backend.jobs.ranking.score_new",
+                project_id,
+                action.ranking,
+                part,
+                timeout=_SCORE_TIMEOUT,
+                meta=meta | {"kind": "score_new", "ranking": action.ranking, "tasks": len(part)},
+            )
+        return f"scoring {len(tasks)} new tasks"
     if isinstance(action, cycle.Repoint):
         here.label_studio.publish_model_version(project_id, action.model_version)
         return f"model version was {seen.snapshot.model_version!r}, set back to {action.model_version}"

@@ -9,7 +9,7 @@ import time
 import polars as pl
 
 from al_backend.cycle import UNTRAINED, version_of
-from al_backend.jobs.client import enqueue_reconcile
+from al_backend.jobs.client import look_later
 from al_backend.jobs.context import Context, job_running, report_progress
 from al_backend.jobs.documents import PUBLISHED, now, published_model_version
 from al_backend.jobs.ranking import newest_ranking, order, prediction_items
@@ -55,7 +55,7 @@ def publish(project_id: int, ranking_id: str) -> int:
                     "publish_seconds": round(time.monotonic() - started, 2),
                 },
             )
-        enqueue_reconcile(here.queues, project_id, f"{ranking_id} is published")
+        look_later(here.queues, project_id, f"{ranking_id} is published")
         return created
 
 
@@ -68,7 +68,7 @@ def retire(project_id: int) -> int:
     with job_running() as here, here.writing(project_id):
         doomed = _obsolete(here, project_id)
         deleted = here.label_studio.delete_predictions(doomed[:RETIRE_SLICE])
-        enqueue_reconcile(here.queues, project_id, f"{deleted} old predictions are deleted")
+        look_later(here.queues, project_id, f"{deleted} old predictions are deleted")
         return deleted
 
 

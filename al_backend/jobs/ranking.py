@@ -12,7 +12,7 @@ import polars as pl
 
 from al_backend.cycle import ranking_number
 from al_backend.inference import Outcome
-from al_backend.jobs.client import enqueue_reconcile
+from al_backend.jobs.client import enqueue_reconcile, look_later
 from al_backend.jobs.context import Context, job_running
 from al_backend.jobs.documents import THROUGHPUT, published_model_version
 from al_backend.labelstudio.codec import to_regions
@@ -111,7 +111,7 @@ def score_new(project_id: int, ranking_id: str, items: list[tuple[int, str | Non
             chunk=here.settings.publish_chunk,
             pause=here.settings.publish_pause,
         )
-        enqueue_reconcile(here.queues, project_id, f"{report.created} new tasks are placed")
+        look_later(here.queues, project_id, f"{report.created} new tasks are placed")
         return report.created
 
 

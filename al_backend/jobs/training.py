@@ -11,12 +11,10 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from model.training.evaluation import Evaluation, evaluate
-
 from al_backend.child_process import die_with_parent
 from al_backend.cycle import Snapshot
 from al_backend.gate import judge
-from al_backend.jobs.client import enqueue_reconcile
+from al_backend.jobs.client import look_later
 from al_backend.jobs.context import Context, job_running, report_progress
 from al_backend.jobs.dataset import ProjectLabels, read_labels
 from al_backend.jobs.documents import fail_attempt, now, start_attempt
@@ -28,6 +26,7 @@ from model.detectors.base import Detector
 from model.detectors.factory import create, find_base, load, resolve_device
 from model.errors import NotEnoughLabels
 from model.training.config import Progress, TrainingConfig
+from model.training.evaluation import Evaluation, evaluate
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ def train(project_id: int, from_scratch: bool) -> str:
         try:
             return _train(here, project_id, from_scratch)
         finally:
-            enqueue_reconcile(here.queues, project_id, "a training ended")
+            look_later(here.queues, project_id, "a training ended")
 
 
 def _train(here: Context, project_id: int, from_scratch: bool) -> str:

@@ -11,19 +11,22 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Sequence
 
 import redis
 from rq.worker import BaseWorker, SimpleWorker, SpawnWorker
 
 from al_backend.errors import BackendError, ConfigError
-from al_backend.jobs.client import enqueue_reconcile
+from al_backend.jobs.client import enqueue_due_looks, enqueue_reconcile
 from al_backend.jobs.context import Context
 from al_backend.jobs.liveness import living_worker
 from al_backend.jobs.queues import QueueName
 from al_backend.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
+
+_TICK = 0.5
 
 GROUPS: dict[str, tuple[QueueName, ...]] = {
     "inference": (QueueName.PREDICT, QueueName.SCORE),
@@ -80,12 +83,14 @@ def _device(settings: Settings, kind: str) -> str:
 
 def _look_regularly(here: Context, stop: threading.Event) -> None:
     """Ask for a reconcile of every project again and again: events are hints and get lost, the truth does not."""
-    first = True
-    while first or not stop.wait(here.settings.reconcile_every):
-        first = False
+    due = 0.0
+    while not stop.wait(_TICK):
         try:
-            for project_id in here.registry.projects():
-                enqueue_reconcile(here.queues, project_id, "regular look")
+            enqueue_due_looks(here.queues)
+            if time.monotonic() >= due:
+                due = time.monotonic() + here.settings.reconcile_every
+                for project_id in here.registry.projects():
+                    enqueue_reconcile(here.queues, project_id, "regular look")
         except (redis.RedisError, BackendError, OSError) as error:
             logger.warning("The regular look is left out this time: %s", error)
 
