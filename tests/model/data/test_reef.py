@@ -140,7 +140,7 @@ class TestScenes:
         boxes = 0
         for scene in draw_dataset_in_memory(6, seed=3, size=size, empty_share=0.0):
             assert scene.image.shape == (height, width, 3)
-            assert (scene.image.dtype, scene.xyxy.dtype, scene.label.dtype) == (np.uint8, np.float32, np.int64)
+            assert [part.dtype.name for part in (scene.image, scene.xyxy, scene.label)] == ["uint8", "float32", "int64"]
             assert scene.xyxy.shape == (len(scene.label), 4)
             assert (scene.xyxy >= 0).all()
             assert (scene.xyxy <= (width, height, width, height)).all()
