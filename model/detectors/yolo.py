@@ -34,7 +34,7 @@ from model.detectors.yolo_network import (
 )
 from model.errors import NotEnoughLabels, WeightsRefused
 from model.training.config import Progress, TrainingConfig, TrainingReport
-from model.training.loop import train
+from model.training.loop import train as run_training
 from model.training.sampling import BatchSampler
 
 logger = logging.getLogger(__name__)
@@ -43,9 +43,11 @@ FAMILY = "yolo"
 BATCH = {"cpu": 16, "cuda": 32}
 """Images per forward pass."""
 LEARNING_RATE = 2e-3
-"""For a start from pretrained weights."""
+"""For a start from pretrained weights. On 40 generated images and 150 steps, 4e-3 and an unfrozen backbone did the same
+(single runs)."""
 LEARNING_RATE_FROM_RANDOM = 4e-3
 CLASS_ROWS_FACTOR = 3.0
+"""Fresh class rows have the longest way to go. (Starting them from the mean of the known rows was worse.)"""
 PLACEHOLDER = ("object",)
 """A network cannot have no class; a detector without classes has this one and finds nothing."""
 
@@ -133,7 +135,7 @@ class YoloDetector:
 
     def fit(
         self,
-        train_set: DetectionDataset,
+        train: DetectionDataset,
         validation: DetectionDataset | None,
         config: TrainingConfig,
         on_progress: Callable[[Progress], None] | None = None,
@@ -143,26 +145,26 @@ class YoloDetector:
         The number of steps is fixed, so `validation` is not looked at: choosing by it would use it up.
         A training that fails or is cancelled leaves the detector as it was.
         """
-        if not train_set.num_boxes:
-            raise NotEnoughLabels(f"{len(train_set)} training images with no box at all; label at least one object")
+        if not train.num_boxes:
+            raise NotEnoughLabels(f"{len(train)} training images with no box at all; label at least one object")
         network = copy.deepcopy(self._network)
-        fresh = set_classes(network, self.classes, train_set.classes, seed=config.seed)
+        fresh = set_classes(network, self.classes, train.classes, seed=config.seed)
         adapter = YoloTrainable(network.to(memory_format=torch.channels_last), CLASS_ROWS_FACTOR)
         frozen = config.freeze
         if frozen is None:
-            frozen = blocks_to_freeze(len(train_set), len(adapter.blocks)) if self.pretrained else 0
+            frozen = blocks_to_freeze(len(train), len(adapter.blocks)) if self.pretrained else 0
         default_rate = LEARNING_RATE if self.pretrained else LEARNING_RATE_FROM_RANDOM
-        logger.info("Training %s on %d images, new classes: %s", self.architecture, len(train_set), fresh or "none")
-        averaged, report = train(
+        logger.info("Training %s on %d images, new classes: %s", self.architecture, len(train), fresh or "none")
+        averaged, report = run_training(
             adapter,
-            BatchSampler(train_set, self.image_size, seed=config.seed),
+            BatchSampler(train, self.image_size, seed=config.seed),
             config,
             learning_rate=default_rate if config.learning_rate is None else config.learning_rate,
             frozen_blocks=frozen,
             device=self.device,
             on_progress=on_progress,
         )
-        self._adopt(averaged, train_set.classes)
+        self._adopt(averaged, train.classes)
         return report
 
     def _adopt(self, network: Network, classes: tuple[str, ...]) -> None:
