@@ -36,8 +36,9 @@ def load_image(source: Path | bytes, *, max_pixels: int = 100_000_000) -> NDArra
         max_pixels: largest width times height that is decoded; Pillow's own limit, 178,956,970, stays in force.
 
     Returns:
-        Shape (height, width, 3), RGB, EXIF orientation applied (damaged EXIF counts as none); transparency is laid
-        on black; 16-bit greys are scaled to eight bits by their full range, deeper ones by a guess at theirs.
+        Shape (height, width, 3), RGB, writable, EXIF orientation applied (damaged EXIF counts as none);
+        transparency is laid on black; 16-bit greys are scaled to eight bits by their full range, deeper ones by a
+        guess at theirs.
 
     Raises:
         ImageUnreadable: not an image, truncated, or too large; the message says which.
@@ -47,7 +48,7 @@ def load_image(source: Path | bytes, *, max_pixels: int = 100_000_000) -> NDArra
         try:
             image.load()
             upright = image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
-            return np.ascontiguousarray(_eight_bit_rgb(upright))
+            return _eight_bit_rgb(upright)
         except Exception as error:  # Decoders meet damaged bytes with errors of any type.
             raise ImageUnreadable(f"The image {_name(source)}cannot be decoded: {_reason(error)}.") from error
 
@@ -105,7 +106,8 @@ def _eight_bit_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
-    return np.asarray(image.convert("RGB"), np.uint8)
+    # A copy: what Pillow lends is read-only, and callers draw on it or hand it to torch.
+    return np.array(image.convert("RGB"), np.uint8)
 
 
 def _deep_grey(image: Image.Image) -> NDArray[np.uint8]:
