@@ -24,6 +24,8 @@ from model.acquisition.strategy import RankingContext, Strategy, StrategyConfig,
 from model.detections import Detections
 from model.detectors.base import View
 
+_IDS = 2**20  # task ids that a score tells apart
+
 _STRATEGY_FIELDS = ("uncertainty", "aggregation", "class_weights", "empty_policy")
 
 
@@ -150,7 +152,8 @@ def order(here: Context, ranking: Ranking) -> pl.DataFrame:
 def place_measured(here: Context, ranking: Ranking, measured: pl.DataFrame) -> pl.DataFrame:
     """Order scores for tasks that are not in a ranking, by the distribution of those that are.
 
-    A task that is in it keeps the score that it has there; one that cannot be read goes to the end.
+    A task that is in it keeps the score that it has there. One that cannot be read goes behind all others, by task id;
+    one that can be read goes before those that cannot.
     """
     strategy, context = strategy_of(ranking)
     known = order(here, ranking)
@@ -162,13 +165,15 @@ def place_measured(here: Context, ranking: Ranking, measured: pl.DataFrame) -> p
     readable = measured.filter(pl.col("error").is_null())
     new = dict(zip(readable["task_id"], strategy.informativeness(readable, context), strict=True))
     last = float(scores_of_all.max()) if len(known) else 0.5
+    # Where the readable ones end: they are placed below it as if it were 1.
+    end = float(scores_of_all[len(scores)]) if len(scores) < len(known) else (last + 1.0) / 2
 
     def score(task: int) -> float:
         if task in in_ranking:
             return float(in_ranking[task])
         if task in new:
-            return place(float(new[task]), task, values, scores)
-        return (last + 1.0) / 2
+            return place(float(new[task]), task, values, scores / end) * end
+        return max(last, end) + (1.0 - max(last, end)) * (task % _IDS + 0.5) / _IDS
 
     return measured.with_columns(pl.Series("order_score", [score(task) for task in measured["task_id"]], pl.Float64))
 
