@@ -36,8 +36,8 @@ LEARNING: dict[str, Any] = {
     "train_every": BUDGET,
     "budget": BUDGET,
     "image_size": 320,
-    "batch_size": 16,
-    "iterations": 150,
+    "batch_size": 8,
+    "iterations": 200,
 }
 """Settings with which a laptop without a GPU gets through the demo in minutes; the environment overrides each."""
 
