@@ -14,6 +14,9 @@ from al_backend.jobs.queues import Queues, connect_to
 pytest_plugins = ["tests.labelstudio_fixture"] if (Path(__file__).parent / "labelstudio_fixture.py").exists() else []
 
 
+EXEMPT = {"gpu", "unprivileged"}
+"""Markers of what a machine may be unable to run for good reason; anything else only lacks a server."""
+
 NO_SKIP = os.environ.get("AL_TEST_NO_SKIP") == "1"
 
 
@@ -21,9 +24,10 @@ NO_SKIP = os.environ.get("AL_TEST_NO_SKIP") == "1"
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """With `AL_TEST_NO_SKIP=1` (CI) a skipped test fails, because there nothing may go untested; GPUs are exempt."""
+    """With `AL_TEST_NO_SKIP=1` (CI) a skipped test fails, because there nothing may go untested."""
     report = yield
-    if NO_SKIP and report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("gpu") is None:
+    exempt = any(mark.name in EXEMPT for mark in item.iter_markers())
+    if NO_SKIP and report.skipped and not hasattr(report, "wasxfail") and not exempt:
         report.outcome = "failed"
         report.longrepr = f"AL_TEST_NO_SKIP=1 forbids skipping: {report.longrepr}"
     return report

@@ -273,6 +273,7 @@ def test_an_unusable_location_is_one_sentence(location: str, tmp_path: Path) -> 
         Registry(location.format(tmp=tmp_path))
 
 
+@pytest.mark.unprivileged
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "locked"
