@@ -82,7 +82,9 @@ class Settings(LearningSettings, BaseSettings):
     )
     device: str = Field("auto", validation_alias=AliasChoices("DEVICE"), description="auto, cpu, cuda, cuda:1, ...")
     host: str = Field("127.0.0.1", description="Address the web server binds; 0.0.0.0 lets other machines in.")
-    port: int = Field(9090, ge=1, le=65535, validation_alias=AliasChoices("PORT"), description="Port of the web server.")
+    port: int = Field(
+        9090, ge=1, le=65535, validation_alias=AliasChoices("PORT"), description="Port of the web server."
+    )
     workers: int = Field(1, ge=1, validation_alias=AliasChoices("WORKERS"), description="Web server processes.")
     threads: int = Field(8, ge=1, validation_alias=AliasChoices("THREADS"), description="Threads per web process.")
     log_level: str = Field("INFO", validation_alias=AliasChoices("LOG_LEVEL"), description="DEBUG to ERROR.")

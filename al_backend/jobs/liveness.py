@@ -31,6 +31,7 @@ EXPIRY = 15.0
 """Seconds after which an entry that is not refreshed counts as dead."""
 
 _PERIOD = 3.0
+_TAKING = 2.0  # seconds, many times what a worker needs from taking a job to its first heartbeat
 _WORKERS = "al:workers"
 
 
@@ -139,10 +140,22 @@ def in_flight(queues: Queues, name: QueueName, job_id: str) -> bool:
     status = job.get_status(refresh=False)
     if status == JobStatus.QUEUED and queues.queue(name).get_job_position(job_id) is not None:
         return True
-    # Between leaving the queue and the first heartbeat there is a moment, longer when the job is a process to start.
-    touched = job.started_at or job.enqueued_at
-    recent = touched is not None and time.time() - touched.timestamp() < EXPIRY
-    return status in (JobStatus.QUEUED, JobStatus.STARTED) and entry is None and recent
+    if status not in (JobStatus.QUEUED, JobStatus.STARTED) or entry is not None:
+        return False
+    if status == JobStatus.QUEUED:
+        return _begins(connection, job_id)
+    return job.started_at is not None and time.time() - job.started_at.timestamp() < EXPIRY
+
+
+def _begins(connection: redis.Redis, job_id: str) -> bool:
+    """Whether a job that has left its queue gets its first heartbeat; its worker writes it at once."""
+    deadline = time.monotonic() + _TAKING
+    while time.monotonic() < deadline:
+        entry = connection.get(job_key(job_id))
+        if entry is not None:
+            return process_lives(json.loads(entry))
+        time.sleep(0.05)
+    return False
 
 
 def any_in_flight(queues: Queues, name: QueueName, prefix: str) -> bool:

@@ -15,13 +15,14 @@ import time
 from collections.abc import Sequence
 
 import redis
-from rq.worker import BaseWorker, SimpleWorker, SpawnWorker
+from rq.worker import BaseWorker
 
 from al_backend.errors import BackendError, ConfigError
 from al_backend.jobs.client import enqueue_due_looks, enqueue_reconcile
 from al_backend.jobs.context import Context
 from al_backend.jobs.liveness import living_worker
 from al_backend.jobs.queues import QueueName
+from al_backend.jobs.rq_workers import FreshWorker, WarmWorker
 from al_backend.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def run_worker(settings: Settings, queue_names: Sequence[QueueName]) -> None:
         raise ConfigError(f"One worker process takes queues of one kind, found {', '.join(map(str, queue_names))}.")
     kind, names = groups[0]
     here = Context(settings)
-    worker_class: type[BaseWorker] = SpawnWorker if kind == "train" else SimpleWorker
+    worker_class: type[BaseWorker] = FreshWorker if kind == "train" else WarmWorker
     worker = worker_class(
         [here.queues.queue(name) for name in names],
         connection=here.queues.connection,

@@ -49,7 +49,7 @@ class DetectionDataset:
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"class names must be unique, found {self.classes}")
         for image in self.images:
-            if len(image.label) and not (0 <= image.label.min() and image.label.max() < len(self.classes)):
+            if len(image.label) and not (image.label.min() >= 0 and image.label.max() < len(self.classes)):
                 raise ValueError(f"{image.key}: a label lies outside the {len(self.classes)} classes")
 
     def __len__(self) -> int:

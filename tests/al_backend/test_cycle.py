@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ def labels(count: int) -> dict[int, str]:
     return {task: f"digest{task}" for task in range(1, count + 1)}
 
 
-def snapshot(**changes: object) -> Snapshot:
+def snapshot(**changes: Any) -> Snapshot:
     base = Snapshot(
         classes=("cod", "eel"),
         labels=labels(4),
@@ -57,7 +58,7 @@ def trained(count: int = 4, at: datetime = NOON) -> TrainedOn:
     return TrainedOn(V1, {str(task): digest for task, digest in labels(count).items()}, at)
 
 
-def settled(**changes: object) -> tuple[Snapshot, State]:
+def settled(**changes: Any) -> tuple[Snapshot, State]:
     """A project at rest: trained, ranked, published, nothing new."""
     state = State(
         active=V1,
@@ -70,58 +71,58 @@ def settled(**changes: object) -> tuple[Snapshot, State]:
     return facts, replace(state, **changes)
 
 
-def test_nothing_happens_before_there_are_enough_labels():
+def test_nothing_happens_before_there_are_enough_labels() -> None:
     assert decide(snapshot(labels=labels(3)), State(), SETTINGS) == []
     assert missing_labels(labels(3), None, SETTINGS) == 1
 
 
-def test_the_first_training_starts_at_min_labels():
+def test_the_first_training_starts_at_min_labels() -> None:
     (action,) = decide(snapshot(), State(), SETTINGS)
     assert isinstance(action, Train)
 
 
-def test_an_empty_project_is_left_alone():
+def test_an_empty_project_is_left_alone() -> None:
     assert decide(snapshot(labels={}, pool=()), State(train_requested_at=NOON), SETTINGS) == []
 
 
-def test_a_project_at_rest_is_left_alone():
+def test_a_project_at_rest_is_left_alone() -> None:
     assert decide(*settled(), SETTINGS) == []
 
 
 @pytest.mark.parametrize(("new", "due"), [(2, False), (3, True), (5, True)])
-def test_the_next_training_counts_labels_that_the_last_one_has_not_seen(new: int, due: bool):
+def test_the_next_training_counts_labels_that_the_last_one_has_not_seen(new: int, due: bool) -> None:
     facts, state = settled()
     actions = decide(replace(facts, labels=labels(4 + new)), state, SETTINGS)
     assert [isinstance(action, Train) for action in actions] == [True] * due
 
 
-def test_changed_and_deleted_annotations_count_as_new():
+def test_changed_and_deleted_annotations_count_as_new() -> None:
     now = labels(4)
     now[1] = "changed"
     del now[2]
     assert pending_labels(now, trained()) == 2
 
 
-def test_only_one_training_at_a_time():
+def test_only_one_training_at_a_time() -> None:
     facts, state = settled(training=True)
     assert decide(replace(facts, labels=labels(20)), state, SETTINGS) == []
 
 
-def test_a_request_trains_whatever_the_count_and_only_once():
+def test_a_request_trains_whatever_the_count_and_only_once() -> None:
     facts, state = settled(train_requested_at=NOON + timedelta(seconds=1), train_from_scratch=True)
     assert decide(facts, state, SETTINGS) == [Train("requested", from_scratch=True)]
     after = replace(state, trained_on=trained(at=NOON + timedelta(seconds=2)))
     assert decide(facts, after, SETTINGS) == []
 
 
-def test_a_request_during_a_training_is_served_after_it():
+def test_a_request_during_a_training_is_served_after_it() -> None:
     asked = NOON + timedelta(seconds=5)
     facts, state = settled(train_requested_at=asked, training=True)
     assert decide(facts, state, SETTINGS) == []
     assert decide(facts, replace(state, training=False), SETTINGS) == [Train("requested", from_scratch=False)]
 
 
-def test_labels_that_fail_again_and_again_stop_being_tried_until_somebody_asks():
+def test_labels_that_fail_again_and_again_stop_being_tried_until_somebody_asks() -> None:
     facts = snapshot()
     failed = Attempt(facts.digest, MAX_ATTEMPTS, NOON, "boom")
     assert decide(facts, State(attempt=replace(failed, count=MAX_ATTEMPTS - 1)), SETTINGS) != []
@@ -133,7 +134,7 @@ def test_labels_that_fail_again_and_again_stop_being_tried_until_somebody_asks()
     assert decide(facts, State(attempt=failed, train_requested_at=earlier), SETTINGS) == []
 
 
-def test_a_ranking_goes_from_start_over_shards_to_publication():
+def test_a_ranking_goes_from_start_over_shards_to_publication() -> None:
     facts = snapshot()
     state = State(active=V1, trained_on=trained(), versions=(V1,))
     assert decide(facts, state, SETTINGS) == [StartRanking(V1)]
@@ -146,7 +147,7 @@ def test_a_ranking_goes_from_start_over_shards_to_publication():
     assert decide(facts, replace(measured, publishing=True), SETTINGS) == []
 
 
-def test_an_empty_pool_is_neither_ranked_nor_published():
+def test_an_empty_pool_is_neither_ranked_nor_published() -> None:
     facts = snapshot(pool=())
     state = State(active=V1, trained_on=trained(), versions=(V1,))
     assert decide(facts, state, SETTINGS) == []
@@ -154,14 +155,14 @@ def test_an_empty_pool_is_neither_ranked_nor_published():
     assert decide(facts, measured, SETTINGS) == []
 
 
-def test_new_tasks_are_scored_between_rankings_but_not_those_left_out_on_purpose():
+def test_new_tasks_are_scored_between_rankings_but_not_those_left_out_on_purpose() -> None:
     facts, state = settled(ranking=RankingState(V1, NOON, (), 0, published=True, unranked=frozenset({12})))
     facts = replace(facts, pool=(10, 11, 12, 13))
     assert decide(facts, state, SETTINGS) == [ScoreNew(V1, (13,))]
     assert decide(facts, replace(state, scoring_new=True), SETTINGS) == []
 
 
-def test_a_requested_ranking_follows_a_published_one_and_waits_for_a_running_one():
+def test_a_requested_ranking_follows_a_published_one_and_waits_for_a_running_one() -> None:
     later = NOON + timedelta(seconds=1)
     facts, state = settled(rank_requested_at=later)
     assert decide(facts, state, SETTINGS) == [StartRanking(V1)]
@@ -170,17 +171,17 @@ def test_a_requested_ranking_follows_a_published_one_and_waits_for_a_running_one
 
 
 @pytest.mark.parametrize("lost", ["", "Active learning"])
-def test_a_lost_model_version_is_set_back(lost: str):
+def test_a_lost_model_version_is_set_back(lost: str) -> None:
     facts, state = settled()
     assert decide(replace(facts, model_version=lost), state, SETTINGS) == [Repoint(V1)]
 
 
-def test_a_model_version_that_a_person_chose_stays():
+def test_a_model_version_that_a_person_chose_stays() -> None:
     facts, state = settled()
     assert decide(replace(facts, model_version="theirs"), state, SETTINGS) == []
 
 
-def test_only_our_own_old_predictions_are_retired():
+def test_only_our_own_old_predictions_are_retired() -> None:
     facts, state = settled()
     facts = replace(facts, stored={V1: 2, f"{V1}+r2": 3, "untrained": 1, "somebody's": 9, "": 4}, duplicates=(7,))
     assert decide(facts, state, SETTINGS) == [Retire(("untrained", f"{V1}+r2"), (7,))]
@@ -188,7 +189,7 @@ def test_only_our_own_old_predictions_are_retired():
     assert decide(facts, coming, SETTINGS) == [Retire(("untrained",), (7,))]
 
 
-def test_names_of_repeated_rankings():
+def test_names_of_repeated_rankings() -> None:
     assert published_name(V1, []) == V1
     assert published_name(V1, [V1, "yolov5n-v2-bbbbbb"]) == f"{V1}+r2"
     assert published_name(V1, [V1, f"{V1}+r2", f"{V1}+r10"]) == f"{V1}+r11"
@@ -196,14 +197,14 @@ def test_names_of_repeated_rankings():
     assert ranking_number(f"{V1}+r11") == 11
 
 
-def test_the_digest_depends_on_content_not_on_order():
+def test_the_digest_depends_on_content_not_on_order() -> None:
     one = snapshot(labels={1: "a", 2: "b"})
     assert one.digest == snapshot(labels={2: "b", 1: "a"}).digest
     assert one.digest != snapshot(labels={1: "a", 2: "c"}).digest
     assert one.digest != snapshot(labels={1: "a", 2: "b"}, classes=("cod",)).digest
 
 
-def test_the_validation_split_is_stable_and_of_the_right_size():
+def test_the_validation_split_is_stable_and_of_the_right_size() -> None:
     chosen = {task for task in range(10_000) if is_validation(task, 0.2, seed=0)}
     assert chosen == {task for task in range(10_000) if is_validation(task, 0.2, seed=0)}
     assert 1_800 < len(chosen) < 2_200

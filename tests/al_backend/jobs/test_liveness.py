@@ -27,6 +27,7 @@ from al_backend.jobs.liveness import (
     workers,
 )
 from al_backend.jobs.queues import QueueName, Queues
+from al_backend.jobs.rq_workers import FreshWorker, WarmWorker
 
 pytestmark = pytest.mark.redis
 
@@ -135,14 +136,47 @@ def test_a_job_that_was_just_taken_is_in_flight_until_its_first_heartbeat(queues
     assert alive(queues)
 
 
-def test_a_job_that_is_neither_queued_nor_taken_is_not_in_flight(queues: Queues) -> None:
-    """Redis lost the queue and kept the job."""
+def left_the_queue(queues: Queues) -> None:
+    """The job as it is between two steps of its worker; it had waited for a long time."""
     ensure(queues)
-    queues.queue(QueueName.TRAIN).remove(JOB)
     job = the_job(queues)
-    job.enqueued_at = datetime.now(timezone.utc) - timedelta(seconds=2 * EXPIRY)
+    job.enqueued_at = datetime.now(timezone.utc) - timedelta(seconds=10 * EXPIRY)
     job.save()
     job.set_status(JobStatus.QUEUED)
+    queues.queue(QueueName.TRAIN).remove(JOB)
+
+
+def test_a_job_that_waited_long_is_in_flight_in_the_moment_in_which_it_is_taken(queues: Queues) -> None:
+    left_the_queue(queues)
+    first_heartbeat = threading.Timer(0.3, lambda: queues.connection.set(job_key(JOB), entry(os.getpid())))
+    first_heartbeat.start()
+    assert alive(queues)
+    first_heartbeat.join()
+
+
+@pytest.mark.parametrize("kind", [WarmWorker, FreshWorker])
+def test_a_worker_says_that_it_has_a_job_before_the_job_runs(
+    queues: Queues, monkeypatch: pytest.MonkeyPatch, kind: type[WarmWorker] | type[FreshWorker]
+) -> None:
+    left_the_queue(queues)
+    seen: list[bool] = []
+
+    def prepare(worker: object, job: Job) -> None:
+        seen.append(alive(queues))
+        raise InterruptedError("far enough")
+
+    monkeypatch.setattr(kind, "prepare_execution", prepare)
+    queue = queues.queue(QueueName.TRAIN)
+    worker = kind([queue], connection=queues.connection, serializer=queues.serializer)
+    with pytest.raises(InterruptedError):
+        worker.execute_job(the_job(queues), queue)
+    assert seen == [True]
+    assert queues.connection.get(job_key(JOB)) is None
+
+
+def test_a_job_that_is_neither_queued_nor_taken_is_not_in_flight(queues: Queues) -> None:
+    """Redis lost the queue and kept the job, or a worker was killed in the moment in which it took it."""
+    left_the_queue(queues)
     assert not alive(queues)
     assert ensure(queues)
     assert queues.queue(QueueName.TRAIN).job_ids == [JOB]
