@@ -81,39 +81,38 @@ def test_a_sentence_survives_the_server_as_reason_phrase(start: Start) -> None:
 
 @pytest.mark.redis
 @pytest.mark.slow
-def test_two_processes_count_together_and_answer_webhooks_in_milliseconds(
+def test_two_processes_count_together(
     start: Start, tmp_path: Path, redis_server: EmbeddedRedis, queues: Queues
 ) -> None:
     Registry(str(tmp_path / "registry")).register_project(5, label_config=LABEL_CONFIG, overrides={})
     url, process = start(WORKERS="2", REDIS_URL=redis_server.url)
+    (folder,) = tmp_path.glob("al-backend-metrics-*")
 
-    def post(number: int) -> float:
-        # A connection of its own for every event, as Label Studio makes them.
-        started = time.perf_counter()
-        answer = httpx.post(f"{url}/webhook", json=event("ANNOTATION_CREATED"), timeout=30)
-        assert answer.status_code == 200
-        return time.perf_counter() - started
+    def post(number: int) -> int:
+        # A connection of its own for every event, as Label Studio makes them: either process may take it.
+        return httpx.post(f"{url}/webhook", json=event("ANNOTATION_CREATED"), timeout=30).status_code
 
-    post(0)
-    with httpx.Client(timeout=30) as client, ThreadPoolExecutor(20) as pool:
-        server_side = list(pool.map(lambda _: client.post(f"{url}/webhook", json=event("TASKS_CREATED")), range(500)))
-    assert {answer.status_code for answer in server_side} == {200}
+    def processes() -> int:
+        return len(list(folder.glob("counter_*.db")))
+
+    deadline = time.monotonic() + 60
+    while processes() < 2 and time.monotonic() < deadline:
+        httpx.get(f"{url}/health", timeout=10)
+    assert processes() == 2, "only one of two processes answers"
+    with ThreadPoolExecutor(20) as pool:
+        assert set(pool.map(post, range(200))) == {200}
 
     text = httpx.get(f"{url}/metrics").text
     counts = {
-        (found.name, found.labels.get("le")): found.value
+        found.name: found.value
         for family in text_string_to_metric_families(text)
         for found in family.samples
         if found.labels.get("route") == "/webhook"
     }
-    assert counts["al_backend_requests_total", None] == 501
-    assert counts["al_backend_request_seconds_bucket", "0.2"] >= 0.99 * 501
-    folders = list(tmp_path.glob("al-backend-metrics-*"))
-    assert len(folders) == 1
-    assert len(list(folders[0].glob("counter_*.db"))) == 2, "only one of two processes answered"
+    assert counts["al_backend_requests_total"] == 200
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 0
-    assert not folders[0].exists()
+    assert not folder.exists()
 
 
 def test_a_taken_port_is_said_at_once(tmp_path: Path) -> None:

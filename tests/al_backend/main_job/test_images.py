@@ -38,7 +38,7 @@ def test_unreadable_images_come_last_with_a_reason_and_leave_the_others_alone(
     assert any(rows[task]["result"] for task in readable), "nobody gets a box, so that this test sees nothing"
 
     reasons = {row["task"]: row["reason"] for row in south.status()["unreadable"]}
-    assert "404" in reasons[bad_tasks.missing]
+    assert reasons[bad_tasks.missing].endswith("answered 500."), "that is what Label Studio says of an unknown upload"
     assert "an image" in reasons[bad_tasks.no_image]
     assert "AL_IMAGE_HOSTS" in reasons[bad_tasks.foreign]
     assert "names no image" in reasons[bad_tasks.nameless]
@@ -55,4 +55,4 @@ def test_an_unreadable_image_that_comes_after_the_ranking_goes_to_its_end(south:
     assert south.published() == published, "one task more is no reason to rank again"
     assert south.tab() == [*before, late]
     reasons = {row["task"]: row["reason"] for row in south.status()["unreadable"]}
-    assert "404" in reasons[late]
+    assert reasons[late].endswith("answered 500.")
