@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import math
 
+from al_backend.registry import GateVerdict
 from model.training.evaluation import Evaluation
 
-from al_backend.registry import GateVerdict
-
-TOLERATED_DROP = 0.01
-"""mAP50 that a candidate may lose overall (`algorithms.md` 8: one point)."""
-
-TOLERATED_CLASS_DROP = 0.05
-"""AP50 that it may lose on one class (`algorithms.md` 8: five points)."""
+CLASS_FACTOR = 5
+"""A single class may lose so many times what the mean may: five points of AP50 where the mean may lose one."""
 
 CLASS_INSTANCES = 20
 """Validation boxes from which on a class is judged alone."""
 
 
-def judge(candidate: Evaluation, baseline: Evaluation | None, baseline_name: str | None) -> GateVerdict:
+def judge(candidate: Evaluation, baseline: Evaluation | None, baseline_name: str | None, *, drop: float) -> GateVerdict:
     """Compare two detectors that were evaluated on the same images.
 
     Small validation sets are noisy: the tolerated overall drop grows by 0.5 / sqrt(boxes), about one standard error of
@@ -28,6 +24,7 @@ def judge(candidate: Evaluation, baseline: Evaluation | None, baseline_name: str
         candidate: of the new version.
         baseline: of the active version; None when there is none.
         baseline_name: of the active version, for the sentence.
+        drop: mAP50 that may be lost beyond what chance explains, in [0, 1]; 1 promotes everything.
 
     Returns:
         The verdict with its reason. Classes that only one of the two knows are left out of the comparison.
@@ -48,7 +45,7 @@ def judge(candidate: Evaluation, baseline: Evaluation | None, baseline_name: str
     before = sum(old[name] for name in judged) / len(judged)
     after = sum(new[name] for name in judged) / len(judged)
     boxes = sum(candidate.per_class[name].boxes for name in judged)
-    tolerance = TOLERATED_DROP + 0.5 / math.sqrt(max(1, boxes))
+    tolerance = drop + 0.5 / math.sqrt(max(1, boxes))
     comparison = f"mAP50 {after:.3f} against {before:.3f} of {baseline_name} on {candidate.images} held-out images"
     if after < before - tolerance:
         return GateVerdict(
@@ -56,7 +53,7 @@ def judge(candidate: Evaluation, baseline: Evaluation | None, baseline_name: str
         )
     for name in judged:
         count = candidate.per_class[name].boxes
-        allowed = TOLERATED_CLASS_DROP + 0.5 / math.sqrt(max(1, count))
+        allowed = CLASS_FACTOR * drop + 0.5 / math.sqrt(max(1, count))
         if count >= CLASS_INSTANCES and new[name] < old[name] - allowed:
             return GateVerdict(
                 promoted=False,

@@ -41,6 +41,12 @@ class LearningSettings(BaseModel):
     batch_size: int = Field(16, ge=1, description="Images per training step.")
     image_size: int = Field(640, ge=64, description="Pixels of the longer side that the detector sees.")
     validation_share: float = Field(0.2, gt=0, lt=1, description="Share of tasks held out, chosen by task id.")
+    gate_drop: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="mAP50 that a new version may lose beyond chance and still be promoted; 1 promotes all.",
+    )
     pool_size: int = Field(0, ge=0, description="Rank a random subset of the pool of this size; 0 ranks all.")
     score_threshold: float = Field(0.25, ge=0, le=1, description="Least confidence of a pre-annotated box.")
     measure_threshold: float = Field(0.1, ge=0, le=1, description="Least confidence of a box that strategies see.")

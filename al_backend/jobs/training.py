@@ -102,7 +102,7 @@ def _fit_and_register(
     report_progress(phase="evaluate", iteration=0, iterations=1)
     candidate = evaluate(detector, labels.validation)
     baseline = None if parent is None else _evaluate_version(here, project_id, parent, labels.validation)
-    verdict = judge(candidate, baseline, None if parent is None else parent.name)
+    verdict = judge(candidate, baseline, None if parent is None else parent.name, drop=settings.gate_drop)
     counts = labels.train.class_counts()
     version = Version(
         name=name,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 
-from al_backend.gate import CLASS_INSTANCES, TOLERATED_CLASS_DROP, TOLERATED_DROP, judge
+from al_backend.gate import CLASS_INSTANCES
+from al_backend.gate import judge as judge_with
 from model.training.evaluation import ClassMetrics, Evaluation
 
 
@@ -20,6 +22,10 @@ def evaluation(**classes: tuple[float | None, int]) -> Evaluation:
         boxes=sum(boxes for _, boxes in classes.values()),
         per_class={name: ClassMetrics(value, value, boxes) for name, (value, boxes) in classes.items()},
     )
+
+
+DROP = 0.01
+judge = partial(judge_with, drop=DROP)
 
 
 def test_the_first_version_passes() -> None:
@@ -38,7 +44,7 @@ def test_a_better_version_passes_and_says_against_what() -> None:
 
 @pytest.mark.parametrize(("boxes", "worse", "promoted"), [(100, -0.001, True), (100, 0.001, False), (4, 0.1, False)])
 def test_a_drop_is_tolerated_up_to_a_point_and_chance(boxes: int, worse: float, promoted: bool) -> None:
-    tolerance = TOLERATED_DROP + 0.5 / math.sqrt(boxes)
+    tolerance = DROP + 0.5 / math.sqrt(boxes)
     verdict = judge(evaluation(cod=(0.9 - tolerance - worse, boxes)), evaluation(cod=(0.9, boxes)), "v1")
     assert verdict.promoted is promoted
     assert ("a drop of more than" in verdict.reason) is not promoted
@@ -51,7 +57,7 @@ def test_a_small_validation_set_refuses_only_what_is_plainly_broken() -> None:
 
 def test_one_class_that_collapses_refuses_even_when_the_mean_stays() -> None:
     old = evaluation(cod=(0.5, 200), eel=(0.7, CLASS_INSTANCES))
-    fall = TOLERATED_CLASS_DROP + 0.5 / math.sqrt(CLASS_INSTANCES)
+    fall = 5 * DROP + 0.5 / math.sqrt(CLASS_INSTANCES)
     new = evaluation(cod=(0.8, 200), eel=(0.7 - fall - 0.01, CLASS_INSTANCES))
     verdict = judge(new, old, "v1")
     assert not verdict.promoted
@@ -77,3 +83,8 @@ def test_nothing_to_compare_promotes_and_says_so() -> None:
     assert verdict.promoted
     assert "nothing to compare" in verdict.reason
     assert verdict.baseline is not None
+
+
+def test_whoever_tolerates_any_drop_gets_every_version() -> None:
+    old = evaluation(cod=(0.9, 400), eel=(0.9, 400))
+    assert judge_with(evaluation(cod=(0.0, 400), eel=(0.0, 400)), old, "v1", drop=1.0).promoted

@@ -92,13 +92,21 @@ class ReefProject:
         return list(self.site.client.request("GET", "/api/predictions/", params={"project": self.id}))
 
     def order(self) -> list[int]:
-        """The open tasks in the order of the published ranking, as the registry keeps it."""
+        """The open tasks in the order of the published ranking, as the registry keeps it.
+
+        Tasks that came after the ranking stand where their own prediction's score puts them.
+        """
         published = self.published()
         assert published is not None, "nothing is published"
         order = self.site.registry.read_order(self.id, published["ranking"])
         assert order is not None, f"the registry has no order for {published['ranking']}"
+        scores = dict(zip(order["task_id"].to_list(), order["order_score"].to_list(), strict=True))
         still_open = set(self.open_tasks())
-        return [task for task in order["task_id"].to_list() if task in still_open]
+        for row in self.predictions():
+            if row.model_version == published["model_version"] and row.task in still_open - scores.keys():
+                assert row.score is not None, row
+                scores[row.task] = row.score
+        return sorted(still_open & scores.keys(), key=lambda task: scores[task])
 
     def tab(self) -> list[int]:
         """Tasks in the order of the Data Manager's queue tab."""
