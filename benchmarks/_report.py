@@ -196,6 +196,8 @@ def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, dict) and value.keys() == {"median", "q1", "q3", "min", "max"}:
+        return f"{value['median']:.4g} ({value['min']:.4g} to {value['max']:.4g})"
     if isinstance(value, dict):
         return ", ".join(f"{key} {_cell(item)}" for key, item in value.items())
     return "" if value is None else str(value)

@@ -24,7 +24,7 @@ from al_backend.demo.run import find_label_studio
 from al_backend.demo.sample import create_sample_project
 from al_backend.demo.server import LabelStudioServer
 from al_backend.errors import BackendError
-from al_backend.jobs.client import overview
+from al_backend.jobs.client import overview, request_training
 from al_backend.jobs.queues import QueueName, Queues
 from al_backend.labelstudio.client import LabelStudio
 from al_backend.registry import Registry
@@ -75,6 +75,8 @@ def _measure(server: LabelStudioServer, folder: Path, rounds: int) -> Outcome:
     with RunningBackend(settings, folder / "backend.log") as backend:
         connect(settings, client, registry, sample.project_id, queues=backend.queues)
         for number in range(1, rounds + 1):
+            if number > 1:  # the labels so far are learnt: nothing trains on its own
+                request_training(registry, backend.queues, sample.project_id)
             _until("a running training", lambda: _trains(backend.queues), backend)
             people = threading.Thread(target=label_next, args=(client, sample, LABELLED_MEANWHILE))
             people.start()
