@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model.images import load_image
-
 from al_backend.errors import ImageUnavailable
 from al_backend.labelstudio.images import ImageSource
 from al_backend.labelstudio.labeling_config import LabelingConfig
@@ -20,6 +18,7 @@ from al_backend.settings import Settings
 from model.detections import Detections
 from model.detectors.base import Detector, Image, View
 from model.errors import ImageUnreadable
+from model.images import load_image
 
 logger = logging.getLogger(__name__)
 

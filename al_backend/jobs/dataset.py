@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from model.images import image_size
 
 from al_backend.cycle import is_validation
 from al_backend.errors import ImageUnavailable
@@ -18,6 +17,7 @@ from al_backend.labelstudio.images import ImageSource
 from al_backend.labelstudio.labeling_config import LabelingConfig
 from model.data.dataset import DetectionDataset, LabelledImage
 from model.errors import ImageUnreadable
+from model.images import image_size
 
 
 @dataclass(frozen=True, slots=True)
