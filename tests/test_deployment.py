@@ -153,7 +153,7 @@ def test_the_extra_params_of_the_documentation_are_valid() -> None:
         LearningSettings().overridden(yaml.safe_load(example))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/how-it-works.md", "docs/settings.md"])
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):

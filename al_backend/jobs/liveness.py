@@ -30,9 +30,11 @@ logger = logging.getLogger(__name__)
 EXPIRY = 15.0
 """Seconds after which an entry that is not refreshed counts as dead."""
 
-_PERIOD = 3.0
+_PERIOD = 1.0
+_FORGOTTEN = 4 * _PERIOD  # seconds; a process that imports torch may miss a beat
 _TAKING = 2.0  # seconds, many times what a worker needs from taking a job to its first heartbeat
 _WORKERS = "al:workers"
+_SINCE = "al:since"
 
 
 def job_key(job_id: str) -> str:
@@ -125,6 +127,18 @@ def workers(connection: redis.Redis) -> list[dict[str, Any]]:
 def has_worker(connection: redis.Redis, name: QueueName) -> bool:
     """Whether a living process takes jobs from the queue."""
     return any(name.value in worker["queues"] for worker in workers(connection))
+
+
+def remembers(connection: redis.Redis) -> bool:
+    """Whether Redis knows all work in progress; False for a moment after it was emptied or started anew.
+
+    A training that runs goes on when Redis loses everything, and says so again with its next heartbeat. Whoever looked
+    before that would start the same training once more.
+    """
+    now = _now(connection)
+    connection.set(_SINCE, now, nx=True)
+    since = cast("bytes | None", connection.get(_SINCE))
+    return since is not None and now - float(since) >= _FORGOTTEN
 
 
 def in_flight(queues: Queues, name: QueueName, job_id: str) -> bool:

@@ -10,8 +10,9 @@ import logging
 from functools import lru_cache
 
 from al_backend import cycle
-from al_backend.jobs.client import error_key, pending_key
+from al_backend.jobs.client import error_key, look_later, pending_key
 from al_backend.jobs.context import Context, job_running
+from al_backend.jobs.liveness import remembers
 from al_backend.jobs.locks import exclusive
 from al_backend.jobs.observe import LabelMemory, observe, read_state
 from al_backend.jobs.perform import perform
@@ -44,6 +45,9 @@ def reconcile(project_id: int, reason: str) -> list[str]:
 def _reconcile(here: Context, project_id: int) -> list[str]:
     seen = observe(here, _memory(), project_id)
     if seen.config.skip:
+        return []
+    if not remembers(here.queues.connection):
+        look_later(here.queues, project_id, "Redis was empty a moment ago")
         return []
     settings = here.learning(project_id)
     decided = cycle.decide(seen.snapshot, read_state(here, project_id), settings)

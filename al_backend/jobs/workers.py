@@ -20,7 +20,7 @@ from rq.worker import BaseWorker
 from al_backend.errors import BackendError, ConfigError
 from al_backend.jobs.client import enqueue_due_looks, enqueue_reconcile
 from al_backend.jobs.context import Context
-from al_backend.jobs.liveness import living_worker
+from al_backend.jobs.liveness import living_worker, remembers
 from al_backend.jobs.queues import QueueName
 from al_backend.jobs.rq_workers import FreshWorker, WarmWorker
 from al_backend.settings import Settings, load_settings
@@ -62,6 +62,7 @@ def run_worker(settings: Settings, queue_names: Sequence[QueueName]) -> None:
         name=f"{kind}-{os.uname().nodename}-{os.getpid()}",
         log_job_description=False,
     )
+    remembers(here.queues.connection)  # its count of seconds starts now, while the workers start
     stop = threading.Event()
     timer = threading.Thread(target=_look_regularly, args=(here, stop), name="timer", daemon=True)
     with living_worker(here.queues.connection, names, kind=kind, device=_device(settings, kind)):

@@ -26,7 +26,7 @@ def class_weights(label_counts: Sequence[int] | NDArray[np.int64]) -> NDArray[np
     Raises:
         ValueError: a count is negative.
 
-    Source: Brust et al. 2019; the mean and the cap are ours (`algorithms.md` 3).
+    Source: Brust et al. 2019; the mean and the cap are ours (`docs/algorithms.md`).
     """
     counts = np.asarray(label_counts, np.float64)
     if len(counts) == 0:

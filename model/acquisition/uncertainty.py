@@ -1,7 +1,7 @@
 """How unsure a detector is about each of its detections.
 
 All three measures look at whole rows of `Detections.probs`, background included. That choice decides two cases that
-the literature leaves open (`algorithms.md` 7):
+the literature leaves open (`docs/algorithms.md`):
 
 - A box that is almost surely background is *certain*, not junk with the highest possible value, as it would be for
   `1 - score`.

@@ -36,7 +36,7 @@ class UncertaintySampling:
     Args:
         config: all its settings apply.
 
-    Source: Brust et al. 2019; weights before aggregation as in `algorithms.md` 3.
+    Source: Brust et al. 2019; weights before aggregation as in `docs/algorithms.md`.
     """
 
     name = "uncertainty"

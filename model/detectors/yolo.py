@@ -193,7 +193,7 @@ class YoloDetector:
 
 
 def blocks_to_freeze(images: int, available: int) -> int:
-    """Leading blocks that a training on few images leaves alone (`algorithms.md` 8)."""
+    """Leading blocks that a training on few images leaves alone (`docs/algorithms.md`)."""
     if images < 200:
         return available
     return available // 2 if images <= 1000 else 0

@@ -94,7 +94,7 @@ def _with_background(probs: NDArray[np.float64]) -> NDArray[np.float32]:
     """Independent class probabilities as one distribution with background last.
 
     Background is the probability that no class is there, prod(1 - p_c); the row is then divided by its sum
-    (`algorithms.md` 7, option D).
+    (`docs/algorithms.md`).
     """
     full = np.concatenate([probs, np.prod(1 - probs, axis=1, keepdims=True)], axis=1)
     return (full / full.sum(axis=1, keepdims=True)).astype(np.float32)

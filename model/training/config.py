@@ -20,7 +20,7 @@ class TrainingConfig:
 
     Attributes:
         iterations: optimizer steps. Iterations, not epochs, so that more labels do not mean more steps
-            (`algorithms.md` 8: constant-epoch curves conflate data with steps).
+            (`docs/algorithms.md`: constant-epoch curves conflate data with steps).
         batch_size: images per step; halved once when the device runs out of memory.
         learning_rate: peak rate of AdamW, after warm-up; None lets the detector choose one that suits it.
         weight_decay: of AdamW.

@@ -193,7 +193,9 @@ def test_a_ranking_is_followed_until_it_is_published(doors: Doors, tmp_path: Pat
         )
         registry.create_ranking(ranking, pl.DataFrame({"task_id": [1, 2]}))
         registry.write_shard(PROJECT, "r1", 0, pl.DataFrame({"task_id": [1]}))
-        time.sleep(0.3)
+        deadline = time.monotonic() + 30
+        while "measuring 1/2" not in said(console) and time.monotonic() < deadline:
+            time.sleep(0.02)
         registry.write_document(PROJECT, PUBLISHED, {"ranking": "r1", "model_version": "yolov5n-v1-abcdef"})
 
     with meanwhile(rank):

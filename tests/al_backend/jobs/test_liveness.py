@@ -23,6 +23,7 @@ from al_backend.jobs.liveness import (
     job_key,
     living_worker,
     place,
+    remembers,
     running_job,
     workers,
 )
@@ -77,6 +78,30 @@ def taken(queues: Queues, *, seconds_ago: float = 0.0) -> Job:
 
 def entry(pid: int, where: str | None = None) -> str:
     return json.dumps({"place": where or place(), "pid": pid})
+
+
+def test_an_emptied_redis_knows_nothing_of_running_work_for_a_moment(
+    queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = 1000.0
+    monkeypatch.setattr(liveness, "_now", lambda _: seconds)
+    assert not remembers(queues.connection)
+    seconds += 3.9
+    assert not remembers(queues.connection)
+    seconds += 0.2
+    assert remembers(queues.connection)
+    queues.connection.flushall()
+    assert not remembers(queues.connection)
+
+
+def test_a_running_job_says_so_again_before_an_emptied_redis_is_believed(queues: Queues) -> None:
+    assert not remembers(queues.connection)
+    with running_job(queues.connection, JOB):
+        queues.connection.flushall()
+        assert not alive(queues)
+        while not remembers(queues.connection):
+            time.sleep(0.2)
+        assert alive(queues)
 
 
 def test_a_job_that_nobody_knows_is_not_in_flight(queues: Queues) -> None:
