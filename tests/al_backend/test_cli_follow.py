@@ -163,7 +163,9 @@ def test_what_hinders_the_backend_is_shown_while_waiting(doors: Doors, tmp_path:
 
     def trouble() -> None:
         doors.queues.connection.set(error_key(PROJECT), "LabelStudioError: [401] wrong token")
-        time.sleep(0.3)
+        deadline = time.monotonic() + 30
+        while "wrong token" not in said(console) and time.monotonic() < deadline:
+            time.sleep(0.02)
         add_version(doors.registry, tmp_path / "new", promoted=True)
 
     with meanwhile(trouble):
