@@ -11,6 +11,10 @@ class ImageUnreadable(ModelError):
     """A file that is not an image, is damaged, or is larger than the caller allows."""
 
 
+class DatasetUnreadable(ModelError):
+    """A data set whose description is missing, damaged or contradicts itself."""
+
+
 class NotEnoughLabels(ModelError):
     """Fewer labelled images or boxes than a training needs."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,29 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SIDEWAYS = (5, 6, 7, 8)
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that exchange height and width."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """What an image file says before its pixels.
+
+    Attributes:
+        height: pixels, with the EXIF orientation applied.
+        width: likewise.
+        orientation: EXIF orientation that `load_image` applies, 1 (none) to 8; 1 where it is absent or damaged.
+    """
+
+    height: int
+    width: int
+    orientation: int
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Height and width as the pixels lie in the file, before they are turned."""
+        sideways = self.orientation in SIDEWAYS
+        return (self.width, self.height) if sideways else (self.height, self.width)
 
 
 def load_image(source: Path | bytes, *, max_pixels: int = 100_000_000) -> NDArray[np.uint8]:
@@ -59,9 +82,18 @@ def image_size(source: Path | bytes, *, max_pixels: int = 100_000_000) -> tuple[
     Raises:
         ImageUnreadable: not an image, or too large; a truncated image is not noticed.
     """
+    header = image_header(source, max_pixels=max_pixels)
+    return header.height, header.width
+
+
+def image_header(source: Path | bytes, *, max_pixels: int = 100_000_000) -> ImageHeader:
+    """Size and orientation, without decoding a pixel; errors as of `image_size`."""
     with _open(source, max_pixels) as image:
         width, height = image.size
-        return (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
+        orientation = _orientation(image)
+    if orientation in SIDEWAYS:
+        height, width = width, height
+    return ImageHeader(height, width, orientation if orientation in _TURNS else 1)
 
 
 def _open(source: Path | bytes, max_pixels: int) -> Image.Image:

@@ -7,8 +7,6 @@ other boxes, and everything that is left out is named.
 from __future__ import annotations
 
 import math
-import re
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,21 +16,12 @@ import yaml
 from numpy.typing import NDArray
 
 from model.data.dataset import DetectionDataset, LabelledImage
-from model.errors import ImageUnreadable, ModelError
+from model.data.files import SPLITS, copy_image, file_names, is_image, key_of, split_names, told
+from model.errors import DatasetUnreadable, ImageUnreadable
 from model.images import image_size
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm"})
-"""Lower-case endings of the files that count as images in a folder."""
-
-_VALIDATION = ("val", "valid", "validation")
-_NAMED = 3
-"""Broken lines that a problem's sentence tells one by one; the others are counted."""
 _OVERHANG = 0.01
 """How far beyond [0, 1] a coordinate may lie, by rounding, before it counts as not normalised."""
-
-
-class DatasetUnreadable(ModelError):
-    """A data set whose description is missing, damaged or contradicts itself."""
 
 
 def read_yolo(data_yaml: Path, split: str) -> DetectionDataset:
@@ -69,10 +58,16 @@ def read_yolo(data_yaml: Path, split: str) -> DetectionDataset:
         if path.resolve() in seen:
             continue
         seen.add(path.resolve())
-        image = _read_image(path, _key(path, roots), len(classes), key_points, problems)
+        image = _read_image(path, key_of(path, roots), len(classes), key_points, problems)
         if image is not None:
             images.append(image)
     return DetectionDataset(classes, images, tuple(problems))
+
+
+def yolo_splits(data_yaml: Path) -> tuple[str, ...]:
+    """The splits that `data_yaml` names; errors as of `read_yolo`."""
+    document = _read_document(data_yaml)
+    return tuple(key for key in SPLITS if document.get(key))
 
 
 def write_yolo(dataset: DetectionDataset, folder: Path, *, split: str = "train") -> Path:
@@ -105,11 +100,10 @@ def write_yolo(dataset: DetectionDataset, folder: Path, *, split: str = "train")
         (folder / kind / split).mkdir(parents=True, exist_ok=True)
     # A list, not the folder: files of an earlier, larger export must not come back.
     listed = []
-    for name, image in zip(_file_names(dataset.images), dataset.images, strict=True):
+    for name, image in zip(file_names(dataset.images), dataset.images, strict=True):
         height, width = image_size(image.path)
         target = folder / "images" / split / name
-        if image.path.resolve() != target.resolve():
-            shutil.copyfile(image.path, target)
+        copy_image(image.path, target)
         corners = image.xyxy.astype(np.float64) / (width, height, width, height)
         rows = np.hstack([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]])
         lines = [
@@ -155,11 +149,10 @@ def _class_names(document: dict[str, Any], data_yaml: Path) -> tuple[str, ...]:
 
 
 def _entries(document: dict[str, Any], data_yaml: Path, split: str) -> list[str]:
-    keys = _VALIDATION if split in _VALIDATION else (split,)
-    found = next((document[key] for key in (split, *keys) if document.get(key)), None)
+    found = next((document[key] for key in split_names(split) if document.get(key)), None)
     entries = found if isinstance(found, list) else [found]
     if found is None or not all(isinstance(entry, str) for entry in entries):
-        there = ", ".join(key for key, value in document.items() if key in ("train", "test", *_VALIDATION) and value)
+        there = ", ".join(yolo_splits(data_yaml))
         raise DatasetUnreadable(
             f"{data_yaml} says {found!r} for the split {split!r}, expected a folder, a .txt file or a list of them; "
             f"splits that it has: {there or 'none'}."
@@ -183,15 +176,11 @@ def _image_paths(entries: Sequence[str], roots: tuple[Path, ...], problems: list
             tried = ", ".join(str(choice) for choice in dict.fromkeys(choices))
             raise DatasetUnreadable(f"{entry!r} does not exist; looked for {tried}.")
         if source.is_dir():
-            yield from sorted(path for path in source.rglob("*") if _is_image(path))
+            yield from sorted(path for path in source.rglob("*") if is_image(path))
         elif source.suffix == ".txt":
             yield from _listed(source, roots, problems)
         else:
             raise DatasetUnreadable(f"{source} is neither a folder nor a .txt file that lists images.")
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def _listed(source: Path, roots: tuple[Path, ...], problems: list[str]) -> Iterator[Path]:
@@ -208,13 +197,6 @@ def _listed(source: Path, roots: tuple[Path, ...], problems: list[str]) -> Itera
             problems.append(f"{source.name}: line {number} names {line.strip()!r}, which does not exist; left out.")
         else:
             yield found
-
-
-def _key(path: Path, roots: tuple[Path, ...]) -> str:
-    for root in roots:
-        if path.resolve().is_relative_to(root.resolve()):
-            return path.resolve().relative_to(root.resolve()).as_posix()
-    return path.as_posix()
 
 
 def _label_path(image: Path) -> Path:
@@ -250,10 +232,9 @@ def _read_image(path: Path, key: str, num_classes: int, key_points: bool, proble
         except ValueError as error:
             broken.append(f"line {number}: {error}")
     if broken:
-        told = "; ".join(broken[:_NAMED]) + (f"; and {len(broken) - _NAMED} more" if len(broken) > _NAMED else "")
         outcome = "skipped" if rows else "skipped and the image left out, because no line is sound"
         problems.append(
-            f"{labels.name} of {key}: {len(broken)} broken line{'s' * (len(broken) > 1)} {outcome} ({told})."
+            f"{labels.name} of {key}: {len(broken)} broken line{'s' * (len(broken) > 1)} {outcome} ({told(broken)})."
         )
         if not rows:
             return None
@@ -291,16 +272,3 @@ def _parse(line: str, num_classes: int, key_points: bool) -> tuple[int, float, f
     if right <= left or bottom <= top:
         raise ValueError("a box without area")
     return int(label), left, top, right, bottom
-
-
-def _file_names(images: Sequence[LabelledImage]) -> Iterator[str]:
-    """A safe file name per image, from its key; label files must differ too, so the ending does not count."""
-    used: set[str] = set()
-    for image in images:
-        suffix = image.path.suffix.lower()
-        stem = re.sub(r"[^\w.-]+", "_", image.key.removesuffix(image.path.suffix)).strip(".") or "image"
-        unique, number = stem, 2
-        while unique.lower() in used:
-            unique, number = f"{stem}-{number}", number + 1
-        used.add(unique.lower())
-        yield f"{unique}{suffix}"

@@ -36,6 +36,7 @@ from model.errors import NotEnoughLabels, WeightsRefused
 from model.training.config import Progress, TrainingConfig, TrainingReport
 from model.training.loop import train as run_training
 from model.training.sampling import BatchSampler
+from model.training.selection import MeanPrecision
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +143,7 @@ class YoloDetector:
     ) -> TrainingReport:
         """See `Detector.fit`.
 
-        The number of steps is fixed, so `validation` is not looked at: choosing by it would use it up.
+        Without `config.evaluate_every`, `validation` is not looked at: choosing by it would use it up.
         A training that fails or is cancelled leaves the detector as it was.
         """
         if not train.num_boxes:
@@ -163,9 +164,19 @@ class YoloDetector:
             frozen_blocks=frozen,
             device=self.device,
             on_progress=on_progress,
+            judge=self._judge(train.classes, validation) if config.evaluate_every else None,
         )
         self._adopt(averaged, train.classes)
         return report
+
+    def _judge(self, classes: tuple[str, ...], validation: DetectionDataset | None) -> MeanPrecision | None:
+        if validation is None or not validation.num_boxes:
+            return None
+
+        def detector_of(module: Network) -> YoloDetector:
+            return YoloDetector(module, self.architecture, classes, self.image_size, self.device, pretrained=True)
+
+        return MeanPrecision(detector_of, validation)
 
     def _adopt(self, network: Network, classes: tuple[str, ...]) -> None:
         self._network, self._inference = network, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 
@@ -27,6 +28,14 @@ class TrainingConfig:
         freeze: number of leading backbone blocks that stay fixed; None chooses by the number of images.
         seed: fixes sampling, augmentation and new weights.
         ema_decay: of the averaged weights that are kept, in [0, 1).
+        checkpoint: folder in which a running training keeps its state; one with the same settings, data and starting
+            weights that finds it there goes on from it, also when it had ended. None keeps no state.
+        checkpoint_every: steps after which the state is written (about four times the size of the weights).
+        evaluate_every: steps after which the averaged weights are tried on the validation images, to keep the best
+            ones in the end. 0, the default, keeps the last: their mAP is then no choice among many, hence unbiased.
+        patience: evaluations in a row that are not better, after which a training ends early; 0 never does.
+        shrink_and_perturb: (factor, standard deviation of noise) for the weights that a training starts from, e.g.
+            (0.6, 0.01) to fine-tune; None leaves them as they are. See `warm_start.shrink_and_perturb`.
         workers: threads that read and augment images; 0 does it inline.
         mixed_precision: half-width arithmetic where the device has it (CUDA, CPUs with bfloat16 instructions).
     """
@@ -38,6 +47,11 @@ class TrainingConfig:
     freeze: int | None = None
     seed: int = 0
     ema_decay: float = 0.999
+    checkpoint: Path | None = None
+    checkpoint_every: int = 50
+    evaluate_every: int = 0
+    patience: int = 0
+    shrink_and_perturb: tuple[float, float] | None = None
     workers: int = 2
     mixed_precision: bool = True
 
@@ -75,6 +89,9 @@ class TrainingReport:
         last_loss: mean loss of the last tenth.
         skipped: images that could not be read, one sentence each.
         notes: what did not go as configured, one sentence each, e.g. a batch size that did not fit.
+        resumed_after: steps that an earlier, killed run of the same training had done already.
+        kept_iteration: step whose averaged weights were kept; None for the last.
+        evaluations: (step, mAP50 or None) of each look at the validation images during the training.
     """
 
     iterations: int
@@ -85,10 +102,14 @@ class TrainingReport:
     last_loss: float
     skipped: tuple[str, ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
+    resumed_after: int = 0
+    kept_iteration: int | None = None
+    evaluations: tuple[tuple[int, float | None], ...] = field(default=())
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a JSON document."""
         return {name: getattr(self, name) for name in self.__slots__} | {
             "skipped": list(self.skipped),
             "notes": list(self.notes),
+            "evaluations": [list(look) for look in self.evaluations],
         }

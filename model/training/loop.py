@@ -6,44 +6,35 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from model.errors import ModelError
 from model.training.averaging import WeightAverage
+from model.training.checkpoint import Checkpoint, identity
 from model.training.config import Progress, TrainingConfig, TrainingReport
+from model.training.optimization import build_optimizer, mixed_precision_type, rate_factor
 from model.training.sampling import Batch, BatchSampler
+from model.training.selection import Judge, Selection
+from model.training.targets import Target, to_device
+from model.training.warm_start import shrink_and_perturb
 
 logger = logging.getLogger(__name__)
 
 MAX_GRADIENT_NORM = 10.0
-FINAL_RATE = 0.01
-"""Of the peak learning rate, at the last step."""
 SMALLEST_BATCH_FOR_NORM = 8
 """Below this, batch statistics are too noisy to learn from and batch normalisation stays fixed."""
 LOSS_WINDOW = 10
 """Steps over which the reported loss is averaged; on a GPU it is only read back this often."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Target:
-    """True boxes of one image, on the training device.
-
-    Attributes:
-        xyxy: shape (n, 4), float32, pixels of the training image; n may be 0.
-        label: shape (n,), int64.
-    """
-
-    xyxy: Tensor
-    label: Tensor
-
-
 class TrainableNetwork(Protocol):
     """What a detector family gives the loop.
+
+    It may also have `loss_state`, a module (or None) with what its loss learns in its buffers: that is stored with the
+    state of a training that can be resumed.
 
     Attributes:
         module: trained in place.
@@ -72,6 +63,7 @@ def train(
     device: torch.device,
     on_progress: Callable[[Progress], None] | None = None,
     on_step: Callable[[int, nn.Module], None] | None = None,
+    judge: Judge | None = None,
 ) -> tuple[nn.Module, TrainingReport]:
     """Train for `config.iterations` steps: AdamW, linear warm-up, cosine decay, clipped gradients, averaged weights.
 
@@ -84,15 +76,17 @@ def train(
         device: where `network.module` is.
         on_progress: called after every step; what it raises ends the training at once.
         on_step: called after every step with the step's number and the averaged module, e.g. to write a checkpoint.
+        judge: tries the averaged weights every `config.evaluate_every` steps; not asked where that is 0.
 
     Returns:
-        The averaged module in eval mode, and what happened.
+        The averaged module in eval mode, with the weights that `judge` found best if it was asked; and what happened.
 
     Raises:
+        ValueError: settings out of their range.
         ModelError: the loss is not finite.
         NotEnoughLabels: no image can be read.
     """
-    run = _Run(network, sampler, config, learning_rate, frozen_blocks, device)
+    run = _Run(network, sampler, config, learning_rate, frozen_blocks, device, judge)
     # Some networks draw random numbers from torch's global state; the caller's stays as it was.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
@@ -108,18 +102,39 @@ class _Run:
         learning_rate: float,
         frozen_blocks: int,
         device: torch.device,
+        judge: Judge | None,
     ) -> None:
         self.network, self.sampler, self.config, self.device = network, sampler, config, device
         self.frozen = list(network.blocks[:frozen_blocks])
         self.batch_size = max(1, config.batch_size)
+        self.halved = False
         self.notes: list[str] = []
         self.losses: list[Tensor] = []
+        self.shown: float | None = None
+        self.done = self.resumed_after = 0
+        self.seconds_before = 0.0
+        self.skipped_before: list[str] = []
         for block in self.frozen:
             block.requires_grad_(False)
+        parts = (sampler.identity(), learning_rate, frozen_blocks, judge.identity if judge else None)
+        name = "" if config.checkpoint is None else identity(config, *parts, module=network.module)
+        if config.shrink_and_perturb is not None:
+            fixed_norms = self.batch_size < SMALLEST_BATCH_FOR_NORM
+            shrink_and_perturb(
+                network.module, *config.shrink_and_perturb, seed=config.seed + 1, fixed_norms=fixed_norms
+            )
         self.optimizer = build_optimizer(network, learning_rate, config.weight_decay)
         self.average = WeightAverage(network.module, config.ema_decay)
         self.precision = mixed_precision_type(device) if config.mixed_precision else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision is torch.float16)
+        self.selection = Selection(judge, config.evaluate_every, config.patience)
+        self.checkpoint: Checkpoint | None = None
+        if config.checkpoint is not None:
+            modules = {"module": network.module, "average": self.average.module}
+            learned = getattr(network, "loss_state", None)
+            if learned is not None:
+                modules["loss"] = learned
+            self.checkpoint = Checkpoint(config.checkpoint, name, modules, self.optimizer, self.scaler, device)
 
     def go(
         self,
@@ -127,26 +142,74 @@ class _Run:
         on_step: Callable[[int, nn.Module], None] | None,
     ) -> tuple[nn.Module, TrainingReport]:
         started = time.monotonic()
-        total, done = self.config.iterations, 0
-        while done < total:
+        total = self.config.iterations
+        self._restore()
+        while self.done < total and not self.selection.exhausted():
             batches = self.sampler.batches(
-                done, total, self.batch_size, mosaic_until=total - total // 5, workers=self.config.workers
+                self.done, total, self.batch_size, mosaic_until=total - total // 5, workers=self.config.workers
             )
             self._training_mode()
             try:
                 for batch in batches:
-                    self._step(batch, done)
-                    done += 1
+                    self._step(batch, self.done)
+                    self.done += 1
                     if on_step is not None:
-                        on_step(done, self.average.module)
+                        on_step(self.done, self.average.module)
+                    self._look(on_progress)
+                    self._save(time.monotonic() - started)
                     if on_progress is not None:
-                        on_progress(self._progress(done, time.monotonic() - started))
+                        on_progress(self._progress(self.done, time.monotonic() - started))
+                    if self.selection.exhausted():
+                        break
             except (RuntimeError, MemoryError) as error:
-                self._halve_batch(error, done)
+                self._halve_batch(error, self.done)
             finally:
                 batches.close()
         self._mean_loss(self.losses)
+        if self.selection.best is not None:
+            self.average.module.load_state_dict(self.selection.best)
         return self.average.module, self._report(time.monotonic() - started)
+
+    def _look(self, on_progress: Callable[[Progress], None] | None) -> None:
+        if self.selection.due(self.done, self.config.iterations):
+            # Whether somebody looks must not change how the training goes on.
+            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+                self.selection.look(self.done, self.average.module, on_progress)
+
+    def _save(self, elapsed: float) -> None:
+        last = self.done == self.config.iterations or self.selection.exhausted()
+        if self.checkpoint is None or not (last or self.done % max(1, self.config.checkpoint_every) == 0):
+            return
+        self._mean_loss(self.losses[-LOSS_WINDOW:])  # weights that diverged are not worth keeping
+        counters = {
+            "done": self.done,
+            "batch_size": self.batch_size,
+            "halved": self.halved,
+            "notes": self.notes,
+            "skipped": self._skipped(),
+            "average_steps": self.average.steps,
+            "seconds": self.seconds_before + elapsed,
+            "selection": self.selection.counters(),
+        }
+        best = {f"best/{name}": value for name, value in (self.selection.best or {}).items()}
+        self.checkpoint.save(counters, {"losses": torch.stack(self.losses), **best})
+
+    def _restore(self) -> None:
+        found = None if self.checkpoint is None else self.checkpoint.restore()
+        if found is None:
+            return
+        counters, tensors = found
+        self.done = self.resumed_after = counters["done"]
+        self.batch_size, self.halved, self.notes = counters["batch_size"], counters["halved"], counters["notes"]
+        self.skipped_before, self.average.steps = counters["skipped"], counters["average_steps"]
+        self.seconds_before = counters["seconds"]
+        self.losses = list(tensors.pop("losses").to(self.device).unbind())
+        best = {name.removeprefix("best/"): value for name, value in tensors.items()}
+        self.selection.restore(counters["selection"], best)
+        logger.info("Training goes on after step %d of %d", self.done, self.config.iterations)
+
+    def _skipped(self) -> list[str]:
+        return list(dict.fromkeys([*self.skipped_before, *self.sampler.store.skipped]))
 
     def _step(self, batch: Batch, index: int) -> None:
         factor = rate_factor(index, self.config.iterations)
@@ -175,8 +238,9 @@ class _Run:
                     module.eval()
 
     def _halve_batch(self, error: Exception, done: int) -> None:
-        if not is_out_of_memory(error) or self.notes or self.batch_size == 1:
+        if not is_out_of_memory(error) or self.halved or self.batch_size == 1:
             raise error
+        self.halved = True
         smaller = self.batch_size // 2
         note = f"out of memory at batch size {self.batch_size} after {done} steps, continued with {smaller}"
         logger.warning("Training: %s", note)
@@ -196,80 +260,38 @@ class _Run:
         return value
 
     def _progress(self, done: int, elapsed: float) -> Progress:
-        if self.device.type == "cpu" or done % LOSS_WINDOW == 0 or done == 1:
-            self._shown = self._mean_loss(self.losses[-LOSS_WINDOW:])
-        total = self.config.iterations
+        if self.device.type == "cpu" or done % LOSS_WINDOW == 0 or self.shown is None:
+            self.shown = self._mean_loss(self.losses[-LOSS_WINDOW:])
+        total, here = self.config.iterations, done - self.resumed_after
         return Progress(
             phase="train",
             iteration=done,
             iterations=total,
             epoch=done * self.batch_size / len(self.sampler.store),
-            loss=self._shown,
-            eta_seconds=elapsed / done * (total - done) if done >= 3 else None,
+            loss=self.shown,
+            eta_seconds=elapsed / here * (total - done) if here >= 3 else None,
         )
 
     def _report(self, seconds: float) -> TrainingReport:
         tenth = max(1, len(self.losses) // 10)
+        notes = list(self.notes)
+        if self.selection.without_judge:
+            notes.append("no validation image with a box, so the last weights were kept")
+        if self.checkpoint is not None and self.checkpoint.problem is not None:
+            notes.append(self.checkpoint.problem)
         return TrainingReport(
             iterations=len(self.losses),
             batch_size=self.batch_size,
             frozen_blocks=len(self.frozen),
-            seconds=seconds,
+            seconds=self.seconds_before + seconds,
             first_loss=self._mean_loss(self.losses[:tenth]),
             last_loss=self._mean_loss(self.losses[-tenth:]),
-            skipped=self.sampler.store.skipped,
-            notes=tuple(self.notes),
+            skipped=tuple(self._skipped()),
+            notes=tuple(notes),
+            resumed_after=self.resumed_after,
+            kept_iteration=self.selection.best_step,
+            evaluations=tuple(self.selection.looks),
         )
-
-
-def build_optimizer(network: TrainableNetwork, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over what is not frozen: no decay on biases and norms, a higher rate for `fast_parameters`."""
-    fast = {id(p) for p in network.fast_parameters}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in network.module.parameters():
-        if parameter.requires_grad:
-            groups.setdefault((id(parameter) in fast, parameter.ndim > 1), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {
-                "params": parameters,
-                "peak_lr": learning_rate * (network.fast_factor if is_fast else 1.0),
-                "weight_decay": weight_decay if decayed else 0.0,
-            }
-            for (is_fast, decayed), parameters in groups.items()
-        ],
-        lr=learning_rate,
-    )
-
-
-def rate_factor(step: int, total: int) -> float:
-    """Fraction of the peak rate at `step` (from 0) of `total`: linear warm-up, then half a cosine down to 1 %."""
-    warm_up = min(100, max(1, total // 10))
-    if step < warm_up:
-        return (step + 1) / warm_up
-    done = (step - warm_up) / max(1, total - warm_up - 1)
-    return FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
-def mixed_precision_type(device: torch.device) -> torch.dtype | None:
-    """The half-width type in which `device` trains faster, None where full precision is better."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if device.type == "cpu":
-        # Without these instructions bfloat16 is emulated, which is slower than float32.
-        native = torch.cpu.get_capabilities()
-        return torch.bfloat16 if native.get("avx512_bf16") or native.get("amx_bf16") else None
-    return None
-
-
-def to_device(batch: Batch, device: torch.device) -> tuple[Tensor, list[Target]]:
-    """Images as (b, 3, h, w) float32 in [0, 1] in channels-last memory, and targets, on `device`."""
-    # Permuting (b, h, w, 3) gives channels-last strides without a copy.
-    images = torch.from_numpy(batch.images).to(device).permute(0, 3, 1, 2).float().div_(255)
-    counts = [len(label) for label in batch.label]
-    xyxy = torch.from_numpy(np.concatenate(batch.xyxy)).to(device).split(counts)
-    label = torch.from_numpy(np.concatenate(batch.label)).to(device).split(counts)
-    return images, [Target(*pair) for pair in zip(xyxy, label, strict=True)]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

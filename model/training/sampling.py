@@ -139,6 +139,7 @@ class BatchSampler:
         self._seed = seed
         self._augmentation = augmentation or Augmentation()
         self._last_order: tuple[int, NDArray[np.int64]] = (-1, np.zeros(0, np.int64))
+        self._dataset = dataset
 
     def batches(
         self, start: int, stop: int, batch_size: int, *, mosaic_until: int, workers: int = 2
@@ -176,6 +177,10 @@ class BatchSampler:
         return Batch(
             np.stack([s.image for s in samples]), tuple(s.xyxy for s in samples), tuple(s.label for s in samples)
         )
+
+    def identity(self) -> str:
+        """Says everything that its batches depend on, except the pixels of the images."""
+        return f"{self._dataset.digest()} {self._sizes.tolist()} {self._seed} {self._augmentation}"
 
     def _sample(self, position: int, size: int, use_mosaic: bool) -> Sample:
         count = len(self.store)

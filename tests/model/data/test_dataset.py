@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,21 @@ def test_subset_keeps_the_order_of_the_data_set(
     assert keys(part) == expected
     assert part.classes == dataset.classes
     assert len(dataset) == 3
+
+
+def test_the_digest_tells_data_sets_apart(dataset: DetectionDataset) -> None:
+    images = dataset.images
+    assert dataset.digest() == DetectionDataset(dataset.classes, list(images)).digest()
+    moved = replace(images[2], xyxy=images[2].xyxy + 1)
+    other_label = replace(images[2], label=images[2].label - 1)
+    renamed = replace(images[2], key="x")
+    others = [
+        DetectionDataset(("cod", "eel", "bass"), images),
+        DetectionDataset(dataset.classes, images[:2]),
+        DetectionDataset(dataset.classes, [images[1], images[0], images[2]]),
+        *(DetectionDataset(dataset.classes, [*images[:2], last]) for last in (moved, other_label, renamed)),
+    ]
+    assert len({dataset.digest(), *(other.digest() for other in others)}) == 7
 
 
 def test_nothing_can_be_replaced(dataset: DetectionDataset) -> None:
