@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from model.training.losses.config import LossConfig
+
 
 class TrainingMode(str, Enum):
     """Where a training starts: from the last version, or from the base checkpoint again."""
@@ -29,6 +31,7 @@ class TrainingConfig:
         ema_decay: of the averaged weights that are kept, in [0, 1).
         workers: threads that read and augment images; 0 does it inline.
         mixed_precision: half-width arithmetic where the device has it (CUDA, CPUs with bfloat16 instructions).
+        losses: HUALE's losses, each switchable; the default is the library's own.
     """
 
     iterations: int = 300
@@ -40,6 +43,7 @@ class TrainingConfig:
     ema_decay: float = 0.999
     workers: int = 2
     mixed_precision: bool = True
+    losses: LossConfig = field(default_factory=LossConfig)
 
 
 @dataclass(frozen=True, slots=True)
