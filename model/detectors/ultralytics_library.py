@@ -20,7 +20,9 @@ try:
     from ultralytics.nn.modules import Conv, Detect
     from ultralytics.nn.tasks import DetectionModel, torch_safe_load, yaml_model_load
     from ultralytics.utils import patches
+    from ultralytics.utils.metrics import bbox_iou
     from ultralytics.utils.nms import non_max_suppression
+    from ultralytics.utils.tal import make_anchors
 finally:
     for _name in set(os.environ) - set(_environment):
         del os.environ[_name]
@@ -33,7 +35,9 @@ __all__ = [
     "Conv",
     "Detect",
     "DetectionModel",
+    "bbox_iou",
     "get_cfg",
+    "make_anchors",
     "non_max_suppression",
     "torch_safe_load",
     "yaml_model_load",

@@ -150,7 +150,7 @@ class YoloDetector:
             raise NotEnoughLabels(f"{len(train)} training images with no box at all; label at least one object")
         network = copy.deepcopy(self._network)
         fresh = set_classes(network, self.classes, train.classes, seed=config.seed)
-        adapter = YoloTrainable(network.to(memory_format=torch.channels_last), CLASS_ROWS_FACTOR)
+        adapter = YoloTrainable(network.to(memory_format=torch.channels_last), CLASS_ROWS_FACTOR, config.losses)
         frozen = config.freeze
         if frozen is None:
             frozen = blocks_to_freeze(len(train), len(adapter.blocks)) if self.pretrained else 0

@@ -20,8 +20,10 @@ from model.detectors.ultralytics_library import (
     torch_safe_load,
     yaml_model_load,
 )
+from model.detectors.yolo_loss import switched_loss
 from model.errors import WeightsRefused
 from model.training.loop import Target
+from model.training.losses import LossConfig
 
 PARAMETERS = {
     "yolov5n": 2_654_816,
@@ -220,14 +222,19 @@ def read_ultralytics_file(path: Path) -> tuple[Network, tuple[str, ...]]:
 
 
 class YoloTrainable:
-    """A YOLO network as the training loop sees it; the loss is Ultralytics' own.
+    """A YOLO network as the training loop sees it; the loss is Ultralytics' own unless something is switched on.
 
     Args:
         network: trained in place.
         fast_factor: how much faster the class rows learn than the rest.
+        losses: the switches.
+
+    Attributes:
+        loss_state: what the switched losses have learned, to be stored (`state_dict`) with a training that is to be
+            resumed; None where they learn nothing.
     """
 
-    def __init__(self, network: Network, fast_factor: float = 1.0) -> None:
+    def __init__(self, network: Network, fast_factor: float = 1.0, losses: LossConfig | None = None) -> None:
         self.module: nn.Module = network
         self.blocks: Sequence[nn.Module] = list(network.model)[: len(network.yaml["backbone"])]
         self.fast_factor = fast_factor
@@ -239,9 +246,17 @@ class YoloTrainable:
             p for name in CLASS_BRANCHES for branch in getattr(head, name, None) or () for p in branch[-1].parameters()
         ]
         self._criterion = network.init_criterion()
+        self.loss_state: nn.Module | None = None
+        if losses is not None and not losses.library_only:
+            self.loss_state = switched_loss(self._criterion, losses).to(next(network.parameters()).device)
 
     def loss(self, images: Tensor, targets: Sequence[Target]) -> Tensor:
         """Box, class and distribution loss, summed, per image."""
+        if self.loss_state is not None:
+            predictions = self.module(images)
+            with torch.autocast(images.device.type, enabled=False):
+                switched: Tensor = self.loss_state(_as_float(predictions), targets)
+            return switched
         height, width = images.shape[2:]
         counts = torch.tensor([len(t.label) for t in targets], device=images.device)
         xyxy = torch.cat([t.xyxy for t in targets])

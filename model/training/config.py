@@ -7,6 +7,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from model.training.losses.config import LossConfig
+
 
 class TrainingMode(str, Enum):
     """Where a training starts: from the last version, or from the base checkpoint again."""
@@ -38,6 +40,7 @@ class TrainingConfig:
             (0.6, 0.01) to fine-tune; None leaves them as they are. See `warm_start.shrink_and_perturb`.
         workers: threads that read and augment images; 0 does it inline.
         mixed_precision: half-width arithmetic where the device has it (CUDA, CPUs with bfloat16 instructions).
+        losses: HUALE's losses, each switchable; the default is the library's own.
     """
 
     iterations: int = 300
@@ -54,6 +57,7 @@ class TrainingConfig:
     shrink_and_perturb: tuple[float, float] | None = None
     workers: int = 2
     mixed_precision: bool = True
+    losses: LossConfig = field(default_factory=LossConfig)
 
 
 @dataclass(frozen=True, slots=True)

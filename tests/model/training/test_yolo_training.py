@@ -16,6 +16,7 @@ from model.errors import NotEnoughLabels, TrainingCancelled
 from model.images import load_image
 from model.training.config import Progress, TrainingConfig
 from model.training.evaluation import evaluate
+from model.training.losses import LossConfig
 
 Squares = Callable[..., DetectionDataset]
 SHORT = TrainingConfig(iterations=4, batch_size=8, workers=0, mixed_precision=False)
@@ -41,6 +42,20 @@ def test_a_few_images_are_learned(squares: Squares) -> None:
     result = evaluate(detector, data)
     assert result.map50 is not None
     assert result.map50 > 0.3
+
+
+def test_switched_losses_reach_the_training(squares: Squares) -> None:
+    data = squares(10)
+    results = {}
+    for losses in (LossConfig(), replace(LossConfig.huale(), warm_up=5)):
+        detector = from_base()
+        report = detector.fit(data, None, replace(SHORT, iterations=40, losses=losses))
+        results[losses.emphasis] = report.last_loss
+        assert report.last_loss < 0.8 * report.first_loss
+        result = evaluate(detector, data)
+        assert result.map50 is not None
+        assert result.map50 > 0.3
+    assert results[True] != results[False]
 
 
 def test_same_seed_same_detector(squares: Squares) -> None:
