@@ -38,6 +38,9 @@ class LearningSettings(BaseModel):
         "fine_tune", description="Start from the active version, or from the base checkpoint every time."
     )
     iterations: int = Field(600, ge=1, description="Optimizer steps of one training.")
+    losses: Literal["library", "huale"] = Field(
+        "library", description="The network library's own losses, or HUALE's (emphasis, EIoU, uncertainty)."
+    )
     batch_size: int = Field(16, ge=1, description="Images per training step.")
     image_size: int = Field(640, ge=64, description="Pixels of the longer side that the detector sees.")
     validation_share: float = Field(0.2, gt=0, lt=1, description="Share of tasks held out, chosen by task id.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from model.detectors.factory import create, find_base, load, resolve_device
 from model.errors import NotEnoughLabels
 from model.training.config import Progress, TrainingConfig
 from model.training.evaluation import Evaluation, evaluate
+from model.training.losses.config import LossConfig
 
 logger = logging.getLogger(__name__)
 
@@ -92,11 +94,18 @@ def _fit_and_register(
     name, number = registry.next_version_name(project_id, settings.detector, digest)
     active = registry.active(project_id)
     parent = None if active is None else registry.version(project_id, active.version)
+    state = here.settings.data_dir / "trainings" / str(project_id)
     detector = _starting_point(here, project_id, settings, labels.train.classes, parent, from_scratch)
     report = detector.fit(
         labels.train,
         labels.validation if len(labels.validation) else None,
-        TrainingConfig(iterations=settings.iterations, batch_size=settings.batch_size, seed=settings.seed),
+        TrainingConfig(
+            iterations=settings.iterations,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            losses=LossConfig.huale() if settings.losses == "huale" else LossConfig(),
+            checkpoint=state,
+        ),
         _reporter(),
     )
     report_progress(phase="evaluate", iteration=0, iterations=1)
@@ -127,6 +136,7 @@ def _fit_and_register(
     with tempfile.TemporaryDirectory(prefix="al-version-") as folder:
         detector.save(Path(folder))
         registry.add_version(version, Path(folder))
+    shutil.rmtree(state, ignore_errors=True)  # a leftover harms nobody: it fits no other training
     if verdict.promoted:
         registry.promote(project_id, name, reason=verdict.reason)
     logger.info(

@@ -24,13 +24,13 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def training_in_mid_epoch(field: Field, project: int, iterations: int) -> int:
-    """The process that trains, caught between its first and its last step."""
+def training_in_mid_epoch(field: Field, project: int, iterations: int, *, after: int = 0) -> int:
+    """The process that trains, caught after step `after` and before its last."""
 
     def look() -> int | None:
         for job in field.jobs(project, "train"):
             progress = job["progress"] or {}
-            if progress.get("phase") == "train" and 0 < progress["iteration"] < iterations:
+            if progress.get("phase") == "train" and after < progress["iteration"] < iterations:
                 return field.runner(project, "train")
         return None
 
@@ -52,14 +52,17 @@ def ranking_in_mid_shard(field: Field, project: int) -> tuple[str, int]:
 
 
 def test_training_process_in_mid_epoch(field: Field) -> None:
-    project = field.project("Training killed", iterations=20)
-    process = training_in_mid_epoch(field, project, 20)
+    project = field.project("Training killed", iterations=90)
+    process = training_in_mid_epoch(field, project, 90, after=55)  # its state is kept every 50 steps
     assert process in {child.pid for child in psutil.Process(field.worker("train")).children(recursive=True)}
 
     kill(process)
 
     assert field.registry.versions(project) == []
     field.wait_published(project, number=1)
+    (version,) = field.registry.versions(project)
+    assert version.training["resumed_after"] == 50
+    assert version.training["iterations"] == 90
     field.check(project, versions=1)
     field.close(project)
 
