@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.detectors import factory
+from model.detectors.torchvision_detector import TorchvisionDetector
 from model.detectors.yolo import YoloDetector
 from model.detectors.yolo_network import detect_head
 
@@ -41,6 +42,40 @@ def make_lively(classes: tuple[str, ...], image_size: int = 96, seed: int = 0) -
             branch[-1].weight.normal_(0, 0.25, generator=generator)
             branch[-1].bias.fill_(-4.0)
     return detector
+
+
+def make_lively_torchvision(
+    architecture: str, classes: tuple[str, ...], image_size: int = 64, seed: int = 0, spread: float = 2.0
+) -> TorchvisionDetector:
+    """The same for torchvision's networks: class logits have a standard deviation of about `spread`."""
+    detector = factory.create(architecture, classes, image_size=image_size, device="cpu", seed=seed)
+    assert isinstance(detector, TorchvisionDetector)
+    network = detector.network
+    layers = detector._family.class_layers(network)
+    heads = layers[:1] if hasattr(network, "roi_heads") else layers  # Faster R-CNN's second layer gives boxes
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    spreads: list[float] = []
+    pixels = [torch.from_numpy(noise_image(64, 64, seed)).permute(2, 0, 1).float() / 255 for seed in range(2)]
+    with torch.no_grad():
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.train()
+            norm.momentum = None
+        network(pixels)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.eval()
+            norm.momentum = momentum
+        hooks = [h.register_forward_hook(lambda m, i, output: spreads.append(float(output.std()))) for h in heads]
+        network(pixels)
+        for hook, head, found in zip(hooks, heads, spreads, strict=True):
+            hook.remove()
+            head.weight.mul_(spread / found)
+    return detector
+
+
+@pytest.fixture(name="lively_torchvision", scope="session")
+def lively_torchvision_fixture() -> Callable[..., TorchvisionDetector]:
+    return make_lively_torchvision
 
 
 @pytest.fixture(name="lively", scope="session")
