@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,24 +55,46 @@ def make_lively_torchvision(
     network = detector.network
     layers = detector._family.class_layers(network)
     heads = layers[:1] if hasattr(network, "roi_heads") else layers  # Faster R-CNN's second layer gives boxes
-    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    spreads: list[float] = []
-    pixels = [torch.from_numpy(noise_image(64, 64, seed)).permute(2, 0, 1).float() / 255 for seed in range(2)]
-    with torch.no_grad():
+    norms: list[Any] = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    generator = torch.Generator().manual_seed(seed)
+    # White noise moves every filter; statistics of smooth images would magnify rounding differences.
+    pixels = list(torch.rand(8, 3, 64, 64, generator=generator))
+    with torch.no_grad(), few_proposals(network):
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.train()
-            norm.momentum = None
+            norm.momentum = None  # plain average: the statistics are right after one pass
         network(pixels)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.eval()
             norm.momentum = momentum
-        hooks = [h.register_forward_hook(lambda m, i, output: spreads.append(float(output.std()))) for h in heads]
-        network(pixels)
-        for hook, head, found in zip(hooks, heads, spreads, strict=True):
-            hook.remove()
-            head.weight.mul_(spread / found)
+        if hasattr(network, "roi_heads"):
+            for level in range(len(network.backbone.fpn.layer_blocks)):
+                scale_output(network, network.backbone.fpn.layer_blocks[level][0], 1.0)
+        for head in heads:
+            scale_output(network, head, spread)
     return detector
+
+
+def scale_output(network: Any, layer: Any, deviation: float) -> None:
+    """Give what `layer` says about smooth images this standard deviation."""
+    found: list[float] = []
+    hook = layer.register_forward_hook(lambda module, inputs, output: found.append(float(output.std())))
+    network([torch.from_numpy(noise_image(64, 64, seed)).permute(2, 0, 1).float() / 255 for seed in range(2)])
+    hook.remove()
+    layer.weight.mul_(deviation / found[0])
+
+
+@contextmanager
+def few_proposals(network: Any, count: int = 60) -> Iterator[None]:
+    """Keeps the box head of a Faster R-CNN small."""
+    if not hasattr(network, "rpn"):
+        yield
+        return
+    before = network.rpn._post_nms_top_n
+    network.rpn._post_nms_top_n = {"training": count, "testing": count}
+    yield
+    network.rpn._post_nms_top_n = before
 
 
 @pytest.fixture(name="lively_torchvision", scope="session")
