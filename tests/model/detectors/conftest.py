@@ -56,6 +56,8 @@ def make_lively_torchvision(
     layers = detector._family.class_layers(network)
     heads = layers[:1] if hasattr(network, "roi_heads") else layers  # Faster R-CNN's second layer gives boxes
     norms: list[Any] = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    if hasattr(network, "roi_heads"):
+        network.transform.min_size, network.transform.max_size = (64,), 64  # for torchvision's own forward below
     generator = torch.Generator().manual_seed(seed)
     # White noise moves every filter; statistics of smooth images would magnify rounding differences.
     pixels = list(torch.rand(8, 3, 64, 64, generator=generator))

@@ -63,13 +63,28 @@ def first(detector: Detector, image: NDArray[np.uint8], min_score: float = 0.05)
 
 
 def assert_same(a: Detections, b: Detections, atol: float = 5e-3) -> None:
-    assert (len(a), a.height, a.width) == (len(b), b.height, b.width)
-    np.testing.assert_array_equal(a.label, b.label)
-    for name in ("xyxy", "score", "probs", "side_std", "embedding", "image_embedding"):
-        ours, theirs = getattr(a, name), getattr(b, name)
-        assert (ours is None) == (theirs is None)
-        if ours is not None:
-            np.testing.assert_allclose(ours, theirs, atol=atol, rtol=1e-3, err_msg=name)
+    """The same boxes up to rounding, in any order.
+
+    An untrained network magnifies the last bit, so of hundreds of boxes on top of each other 2 % may lose a
+    comparison that another run wins; with fewer than 50 boxes all have to agree.
+    """
+    assert (a.height, a.width) == (b.height, b.width)
+    assert abs(len(a) - len(b)) <= len(a) // 50
+    fields = ("xyxy", "score", "probs", "side_std", "embedding")
+    pairs = [(getattr(a, name), getattr(b, name)) for name in fields]
+    assert all((one is None) == (other is None) for one, other in pairs)
+    free = np.ones(len(b), np.bool_)
+    for index in range(len(a)):
+        same = free & (b.label == a.label[index])
+        for one, other in pairs:
+            if one is not None and other is not None:
+                wide = other.reshape(len(b), -1)
+                same &= np.isclose(wide, one[index].reshape(1, -1), atol=atol, rtol=1e-3).all(axis=1)
+        if same.any():
+            free[same.argmax()] = False
+    assert free.sum() <= len(a) // 50
+    assert a.image_embedding is not None
+    np.testing.assert_allclose(a.image_embedding, b.image_embedding, atol=atol, rtol=1e-3)  # type: ignore[arg-type]
 
 
 def mirrored(found: Detections) -> NDArray[np.float32]:
