@@ -36,7 +36,7 @@ def with_rows(
     if bias is None:
         raise ValueError(f"the last layer of a head needs a bias, found {layer}")
     inputs: tuple[int, ...] = tuple(weight.shape[1:])
-    old_weight, old_bias = weight.view(groups, -1, width, *inputs), bias.detach().view(groups, -1, width)
+    old_weight, old_bias = weight.reshape(groups, -1, width, *inputs), bias.detach().view(groups, -1, width)
     new_weight = torch.empty((groups, len(rows), width, *inputs)).normal_(0, std, generator=generator).to(weight)
     new_bias = torch.zeros(groups, len(rows), width).to(weight)
     for to, source in enumerate(rows):

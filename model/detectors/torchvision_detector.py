@@ -135,7 +135,7 @@ class TorchvisionDetector:
             raise NotEnoughLabels(f"{len(train)} training images with no box at all; label at least one object")
         network = copy.deepcopy(self.network)
         fresh = _set_classes(self._family, network, self.classes, train.classes, seed=config.seed)
-        adapter = TorchvisionTrainable(network, self._family, CLASS_ROWS_FACTOR)
+        adapter = TorchvisionTrainable(network.to(memory_format=torch.channels_last), self._family, CLASS_ROWS_FACTOR)
         frozen = config.freeze
         if frozen is None:
             frozen = blocks_to_freeze(len(train), len(adapter.blocks)) if self.pretrained else 0

@@ -56,9 +56,9 @@ CLASS_BIAS = {
 """A tensor that tells the number of classes, and how many values it has for each."""
 
 
-def original_name(architecture: str, sources: Mapping[str, str] = COCO) -> str:
-    """The file name under which torchvision publishes weights of `architecture`."""
-    return sources[architecture].rsplit("/", 1)[1]
+def original_name(architecture: str) -> str:
+    """The file name under which torchvision publishes the COCO weights of `architecture`."""
+    return COCO[architecture].rsplit("/", 1)[1]
 
 
 def read_state(path: Path) -> dict[str, Any]:

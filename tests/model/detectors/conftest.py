@@ -66,7 +66,8 @@ def make_lively_torchvision(
         for norm in norms:
             norm.train()
             norm.momentum = None  # plain average: the statistics are right after one pass
-        network(pixels)
+        if norms:
+            network(pixels)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.eval()
             norm.momentum = momentum
@@ -82,7 +83,7 @@ def scale_output(network: Any, layer: Any, deviation: float) -> None:
     """Give what `layer` says about smooth images this standard deviation."""
     found: list[float] = []
     hook = layer.register_forward_hook(lambda module, inputs, output: found.append(float(output.std())))
-    network([torch.from_numpy(noise_image(64, 64, seed)).permute(2, 0, 1).float() / 255 for seed in range(2)])
+    network([torch.from_numpy(noise_image(64, 64)).permute(2, 0, 1).float() / 255])
     hook.remove()
     layer.weight.mul_(deviation / found[0])
 

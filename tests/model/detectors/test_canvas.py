@@ -30,9 +30,9 @@ def test_boxes_come_back(canvas: Canvas) -> None:
     rows, columns = canvas.inner
     whole = np.array([[0, 0, columns, rows], [0, 0, columns / 2, rows / 4]], np.float32)
     back = canvas.to_original(whole, View.ORIGINAL)
-    np.testing.assert_allclose(back, [[0, 0, 333, 100], [0, 0, 166.5, 25]], rtol=1e-5)
+    np.testing.assert_allclose(back, np.array([[0, 0, 333, 100], [0, 0, 166.5, 25]]), rtol=1e-5)
     flipped = canvas.to_original(whole, View.HFLIP)
-    np.testing.assert_allclose(flipped, [[0, 0, 333, 100], [166.5, 0, 333, 25]], rtol=1e-5)
+    np.testing.assert_allclose(flipped, np.array([[0, 0, 333, 100], [166.5, 0, 333, 25]]), rtol=1e-5)
     assert canvas.to_original(np.full((1, 4), 1e4, np.float32), View.ORIGINAL).tolist() == [[333, 100, 333, 100]]
     assert canvas.to_original(np.zeros((0, 4), np.float32), View.HFLIP).shape == (0, 4)
 

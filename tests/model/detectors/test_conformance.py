@@ -286,14 +286,12 @@ def class_rows(detector: Any) -> torch.Tensor:
     """Weights of the class layers by class, shape (C, anything), without background."""
     if detector.architecture == "yolov5n":
         return torch.cat([branch[-1].weight.flatten(1) for branch in detector._network.model[-1].cv3], dim=1)
-    columns = []
+    count, columns = len(detector.classes) + 1, []
     for layer in detector._family.class_layers(detector.network):
-        count = len(detector.classes) + 1
-        anchors = detector._family.name == "ssd"
-        each = layer.weight.view(-1, count, layer.weight[0].numel()) if anchors else None
-        if each is None:
-            each = layer.weight.view(count, -1)[None]
-        columns.append(each.transpose(0, 1).flatten(1))
+        # SSD has a row for every anchor and class, Faster R-CNN one or four for every class.
+        groups = -1 if detector._family.name == "ssd" else 1
+        by_class = layer.weight.reshape(groups, count, *([-1] if groups == 1 else layer.weight.shape[1:]))
+        columns.append(by_class.transpose(0, 1).flatten(1))
     return torch.cat([column[1:] for column in columns], dim=1)
 
 

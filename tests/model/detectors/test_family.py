@@ -63,7 +63,7 @@ def test_anchors_keep_their_own_rows() -> None:
     assert changed(torch.ones(1, 1, 1, 1)).shape == (1, 4, 1, 1)
     grown = with_rows(layer, [0, None, 1], groups=2, width=1, std=0.01, generator=generator)
     assert grown.weight.flatten()[[0, 2, 3, 5]].tolist() == [0, 1, 3, 4]
-    assert abs(float(grown.weight.flatten()[1])) < 0.1
+    assert abs(grown.weight.flatten()[1].item()) < 0.1
     assert layer.weight.shape[0] == 6
 
 
