@@ -20,9 +20,9 @@ from torch import nn
 from model.data.dataset import DetectionDataset, LabelledImage
 from model.data.reef import OTHER_SPECIES, write_reef
 from model.detectors.factory import resolve_device
-from model.detectors.weights import read_weights, write_weights
+from model.detectors.weights import load_tensors, read_weights, write_weights
 from model.detectors.yolo import YoloDetector
-from model.detectors.yolo_network import Network, YoloTrainable, build, check_size, load_tensors, network_description
+from model.detectors.yolo_network import Network, YoloTrainable, build, check_size, network_description
 from model.training.augmentation import Augmentation
 from model.training.config import Progress, TrainingConfig
 from model.training.evaluation import Evaluation, evaluate

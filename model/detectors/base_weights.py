@@ -42,7 +42,7 @@ def fetch_base(architecture: str, folder: Path, *, release: str = RELEASE, timeo
     try:
         with TemporaryDirectory() as temporary:
             downloaded = Path(temporary) / f"{architecture}u.pt"
-            _download(url, downloaded, timeout)
+            download(url, downloaded, timeout)
             _convert(architecture, downloaded, target)
     except (OSError, HTTPException, WeightsRefused) as error:
         logger.warning(
@@ -57,7 +57,12 @@ def fetch_base(architecture: str, folder: Path, *, release: str = RELEASE, timeo
     return target
 
 
-def _download(url: str, path: Path, timeout: float) -> None:
+def download(url: str, path: Path, timeout: float) -> None:
+    """Fetch `url` into `path`, within `LONGEST_SECONDS`.
+
+    Raises:
+        OSError, HTTPException: it could not be had; `path` may then hold a part of it.
+    """
     deadline = time.monotonic() + LONGEST_SECONDS
     with urlopen(Request(url), timeout=timeout) as answer, path.open("wb") as file:
         while block := answer.read(CHUNK):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,13 +13,16 @@ from model.detectors.weights import WEIGHTS_NAME, read_description
 from model.errors import WeightsRefused
 
 YOLO = ("yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x")
+SSD = ("ssd300_vgg16", "ssdlite320_mobilenet_v3_large")
+FASTER_RCNN = ("fasterrcnn_resnet50_fpn_v2", "fasterrcnn_mobilenet_v3_large_fpn")
+TORCHVISION = SSD + FASTER_RCNN
 ULTRALYTICS_SUFFIXES = (".pt", ".yaml", ".yml")
 SHIPPED = Path(__file__).parent.parent / "base"
 
 
 def architectures() -> tuple[str, ...]:
     """Names that `create` knows; it also takes the path of an Ultralytics `.yaml` or `.pt` file."""
-    return YOLO
+    return YOLO + TORCHVISION
 
 
 def resolve_device(name: str) -> str:
@@ -55,12 +59,12 @@ def create(
     Args:
         architecture: one of `architectures()`, or the path of an Ultralytics `.yaml` or `.pt` file.
         classes: unique label names, in order; may be empty until the first `fit`.
-        image_size: pixels of the longer side that the network sees.
+        image_size: pixels of the longer side that the network sees; SSD has one size of its own and takes no other.
         device: see `resolve_device`.
         base: checkpoint to start from (`find_base`); classes that it knows by the same name keep their weights.
             None starts from random weights, which is said in the log.
         seed: of fresh weights.
-        allow_pickle: open `.pt` files, with Ultralytics' restricted loader.
+        allow_pickle: open `.pt` and `.pth` files, with the restricted loader of Ultralytics or PyTorch.
 
     Raises:
         ValueError: unknown architecture or device, or class names that are not unique.
@@ -68,22 +72,25 @@ def create(
     """
     if len(set(classes)) != len(classes):
         raise ValueError(f"class names must be unique, found {tuple(classes)}")
-    if architecture not in YOLO and not architecture.endswith(ULTRALYTICS_SUFFIXES):
+    if architecture not in architectures() and not architecture.endswith(ULTRALYTICS_SUFFIXES):
         raise ValueError(
             f"unknown architecture {architecture!r}; expected one of {', '.join(architectures())}, or the path of an "
             "Ultralytics .yaml or .pt file"
         )
+    options: dict[str, Any] = {
+        "image_size": image_size,
+        "device": torch.device(resolve_device(device)),
+        "base": base,
+        "seed": seed,
+        "allow_pickle": allow_pickle,
+    }
+    if architecture in TORCHVISION:
+        from model.detectors import torchvision_detector
+
+        return torchvision_detector.create(architecture, classes, **options)
     from model.detectors import yolo  # importing Ultralytics takes seconds, so only when it is needed
 
-    return yolo.create(
-        architecture,
-        classes,
-        image_size=image_size,
-        device=torch.device(resolve_device(device)),
-        base=base,
-        seed=seed,
-        allow_pickle=allow_pickle,
-    )
+    return yolo.create(architecture, classes, **options)
 
 
 def load(folder: Path, *, device: str = "auto") -> Detector:
@@ -93,23 +100,29 @@ def load(folder: Path, *, device: str = "auto") -> Detector:
         WeightsRefused: files are missing, damaged, or of another kind of detector.
     """
     family = read_description(folder)["family"]
+    path, chosen = folder / WEIGHTS_NAME, torch.device(resolve_device(device))
+    if family in ("ssd", "faster_rcnn"):
+        from model.detectors import torchvision_detector
+
+        return torchvision_detector.from_weights(path, device=chosen)
     if family != "yolo":
         raise WeightsRefused(f"{folder} holds a {family!r} detector, which this version does not know")
     from model.detectors import yolo
 
-    return yolo.from_weights(folder / WEIGHTS_NAME, device=torch.device(resolve_device(device)))
+    return yolo.from_weights(path, device=chosen)
 
 
 def find_base(architecture: str, folder: Path | None, *, download: bool = False) -> Path | None:
     """A checkpoint to start from: the user's in `folder`, else the one that comes with this package, else None.
 
     Args:
-        architecture: looked for as `<architecture>.safetensors`, then `<architecture>.pt`.
+        architecture: looked for as `<architecture>.safetensors`, then `.pt`, then `.pth`; for SSD and Faster R-CNN
+            also under the name that torchvision gives its file, which is then converted.
         folder: of base weights; None or missing means that there are no own ones.
-        download: before the shipped one is taken, try to fetch Ultralytics' COCO weights into `folder`. They suit
-            photographs better; without internet this ends within seconds, with a warning.
+        download: before the shipped one is taken, try to fetch Ultralytics' or torchvision's COCO weights into
+            `folder`. They suit photographs better; without internet this ends within seconds, with a warning.
     """
-    own = [folder / f"{architecture}{suffix}" for suffix in (".safetensors", ".pt")] if folder else []
+    own = [folder / f"{architecture}{suffix}" for suffix in (".safetensors", ".pt", ".pth")] if folder else []
     for path in own:
         if path.is_file():
             return path
@@ -119,5 +132,12 @@ def find_base(architecture: str, folder: Path | None, *, download: bool = False)
         fetched = fetch_base(architecture, folder)
         if fetched is not None:
             return fetched
+    if folder is not None and architecture in TORCHVISION:
+        from model.detectors import torchvision_weights
+
+        if download or (folder / torchvision_weights.original_name(architecture)).is_file():
+            fetched = torchvision_weights.fetch_base(architecture, folder)
+            if fetched is not None:
+                return fetched
     shipped = SHIPPED / f"{architecture}.safetensors"
     return shipped if shipped.is_file() else None

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.errors import WeightsRefused
 
@@ -77,6 +77,27 @@ def read_description(folder: Path) -> dict[str, Any]:
         WeightsRefused: missing, not JSON, or of a newer format.
     """
     return _checked(folder / DESCRIPTION_NAME, _read_json(folder / DESCRIPTION_NAME))
+
+
+def load_tensors(network: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Fill `network` with stored weights, all of them.
+
+    Raises:
+        WeightsRefused: a tensor is missing, left over or of another shape.
+    """
+    wanted = network.state_dict()
+    wrong = [
+        f"{n} {tuple(tensors[n].shape)} instead of {tuple(wanted[n].shape)}"
+        for n in wanted.keys() & tensors.keys()
+        if tensors[n].shape != wanted[n].shape
+    ]
+    problems = [f"missing {n}" for n in sorted(wanted.keys() - tensors.keys())]
+    problems += [f"unknown {n}" for n in sorted(tensors.keys() - wanted.keys())] + sorted(wrong)
+    if problems:
+        raise WeightsRefused(
+            f"{source} does not fit this network ({len(problems)} tensors differ): {'; '.join(problems[:3])}"
+        )
+    network.load_state_dict(tensors)
 
 
 def _description(path: Path, header: Mapping[str, str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from model.data.dataset import DetectionDataset
 from model.detections import Detections
 from model.detectors.base import Image, View
 from model.detectors.letterbox import STRIDE, Letterbox, stack
-from model.detectors.weights import read_weights, save_folder
+from model.detectors.weights import load_tensors, read_weights, save_folder
 from model.detectors.yolo_decode import detections_of
 from model.detectors.yolo_network import (
     PARAMETERS,
@@ -27,13 +27,13 @@ from model.detectors.yolo_network import (
     check_size,
     class_width,
     detect_head,
-    load_tensors,
     network_description,
     read_ultralytics_file,
     set_classes,
 )
 from model.errors import NotEnoughLabels, WeightsRefused
 from model.training.config import Progress, TrainingConfig, TrainingReport
+from model.training.freezing import blocks_to_freeze
 from model.training.loop import train as run_training
 from model.training.sampling import BatchSampler
 from model.training.selection import MeanPrecision
@@ -201,13 +201,6 @@ class YoloDetector:
             "pretrained": self.pretrained,
             "layers": {k: v for k, v in self._network.yaml.items() if k not in ("ch", "channels", "yaml_file")},
         }
-
-
-def blocks_to_freeze(images: int, available: int) -> int:
-    """Leading blocks that a training on few images leaves alone (`docs/algorithms.md`)."""
-    if images < 200:
-        return available
-    return available // 2 if images <= 1000 else 0
 
 
 def create(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from model.detections import Detections
 from model.detectors.base import View
+from model.detectors.features import cell_features
 from model.detectors.letterbox import Letterbox
 from model.detectors.ultralytics_library import non_max_suppression
 
@@ -126,8 +127,4 @@ def _cell_features(features: Sequence[Tensor], image: Tensor, anchor: Tensor) ->
         cell = anchor - int(start)
         row = torch.where(here, ((cell // width) + 0.5) / height, row)
         column = torch.where(here, ((cell % width) + 0.5) / width, column)
-    parts = [
-        torch.nn.functional.normalize(feature[image, :, (row * height).long(), (column * width).long()].float(), dim=1)
-        for feature, (height, width) in zip(features, sizes, strict=True)
-    ]
-    return torch.cat(parts, dim=1) / len(parts) ** 0.5
+    return cell_features(features, image, row, column)

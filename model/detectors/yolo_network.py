@@ -178,27 +178,6 @@ def class_width(tensors: dict[str, Tensor]) -> int | None:
     return None
 
 
-def load_tensors(network: Network, tensors: dict[str, Tensor], source: str) -> None:
-    """Fill `network` with stored weights, all of them.
-
-    Raises:
-        WeightsRefused: a tensor is missing, left over or of another shape.
-    """
-    wanted = network.state_dict()
-    wrong = [
-        f"{n} {tuple(tensors[n].shape)} instead of {tuple(wanted[n].shape)}"
-        for n in wanted.keys() & tensors.keys()
-        if tensors[n].shape != wanted[n].shape
-    ]
-    problems = [f"missing {n}" for n in sorted(wanted.keys() - tensors.keys())]
-    problems += [f"unknown {n}" for n in sorted(tensors.keys() - wanted.keys())] + sorted(wrong)
-    if problems:
-        raise WeightsRefused(
-            f"{source} does not fit this network ({len(problems)} tensors differ): {'; '.join(problems[:3])}"
-        )
-    network.load_state_dict(tensors)
-
-
 def read_ultralytics_file(path: Path) -> tuple[Network, tuple[str, ...]]:
     """Network and class names of an Ultralytics `.pt` file.
 

@@ -42,13 +42,22 @@ class Batch:
 class ImageStore:
     """The images of a data set at training size, decoded at most once while they fit into memory.
 
+    Args:
+        images: to read.
+        size: pixels of the longer side.
+        max_bytes: memory for decoded images.
+        stretch: fill a square of side `size` instead of keeping the proportions.
+
     Attributes:
         skipped: one sentence per image that could not be read.
     """
 
-    def __init__(self, images: Sequence[LabelledImage], size: int, max_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self, images: Sequence[LabelledImage], size: int, max_bytes: int = CACHE_BYTES, *, stretch: bool = False
+    ) -> None:
         self._images = images
         self._size = size
+        self._stretch = stretch
         self._room = max_bytes
         self._kept: dict[int, Sample] = {}
         self._unreadable: dict[int, str] = {}
@@ -89,7 +98,7 @@ class ImageStore:
             with self._lock:
                 self._unreadable[index] = f"{source.key}: {error}"
             return None
-        sample = _fit(image, source, self._size)
+        sample = _fit(image, source, self._size, self._stretch)
         with self._lock:
             if sample.image.nbytes <= self._room and index not in self._kept:
                 self._room -= sample.image.nbytes
@@ -97,11 +106,13 @@ class ImageStore:
         return sample
 
 
-def _fit(image: NDArray[np.uint8], source: LabelledImage, size: int) -> Sample:
-    """Resize so that the longer side is `size`; boxes that leave the image are cut, empty ones dropped."""
+def _fit(image: NDArray[np.uint8], source: LabelledImage, size: int, stretch: bool) -> Sample:
+    """Resize so that the longer side (`stretch`: both) is `size`; boxes are cut at the border, empty ones dropped."""
     height, width = image.shape[:2]
     ratio = size / max(height, width)
     new_width, new_height = max(1, round(width * ratio)), max(1, round(height * ratio))
+    if stretch:
+        new_width = new_height = size
     if (new_width, new_height) != (width, height):
         # Area averaging keeps thin structures that bilinear sampling would skip when it shrinks a lot.
         how = cv2.INTER_AREA if ratio < 0.5 else cv2.INTER_LINEAR
@@ -121,6 +132,7 @@ class BatchSampler:
         augmentation: strength.
         size_range: when given, each batch has a random side in this range (multiples of 32) instead of `size`.
         max_bytes: memory for decoded images.
+        stretch: images fill a square before they are augmented, for networks that see them so in prediction.
     """
 
     def __init__(
@@ -132,8 +144,9 @@ class BatchSampler:
         augmentation: Augmentation | None = None,
         size_range: tuple[int, int] | None = None,
         max_bytes: int = CACHE_BYTES,
+        stretch: bool = False,
     ) -> None:
-        self.store = ImageStore(dataset.images, size_range[1] if size_range else size, max_bytes)
+        self.store = ImageStore(dataset.images, size_range[1] if size_range else size, max_bytes, stretch=stretch)
         self._size = size
         self._sizes = np.arange(size_range[0], size_range[1] + 1, 32) if size_range else np.array([size])
         self._seed = seed

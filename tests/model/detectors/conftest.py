@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.detectors import factory
+from model.detectors.torchvision_detector import TorchvisionDetector
 from model.detectors.yolo import YoloDetector
 from model.detectors.yolo_network import detect_head
 
@@ -41,6 +44,65 @@ def make_lively(classes: tuple[str, ...], image_size: int = 96, seed: int = 0) -
             branch[-1].weight.normal_(0, 0.25, generator=generator)
             branch[-1].bias.fill_(-4.0)
     return detector
+
+
+def make_lively_torchvision(
+    architecture: str, classes: tuple[str, ...], image_size: int = 64, seed: int = 0, spread: float = 2.0
+) -> TorchvisionDetector:
+    """The same for torchvision's networks: class logits have a standard deviation of about `spread`."""
+    detector = factory.create(architecture, classes, image_size=image_size, device="cpu", seed=seed)
+    assert isinstance(detector, TorchvisionDetector)
+    network = detector.network
+    layers = detector._family.class_layers(network)
+    heads = layers[:1] if hasattr(network, "roi_heads") else layers  # Faster R-CNN's second layer gives boxes
+    norms: list[Any] = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    if hasattr(network, "roi_heads"):
+        network.transform.min_size, network.transform.max_size = (64,), 64  # for torchvision's own forward below
+    generator = torch.Generator().manual_seed(seed)
+    # White noise moves every filter; statistics of smooth images would magnify rounding differences.
+    pixels = list(torch.rand(8, 3, 64, 64, generator=generator))
+    with torch.no_grad(), few_proposals(network):
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.train()
+            norm.momentum = None  # plain average: the statistics are right after one pass
+        if norms:
+            network(pixels)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.eval()
+            norm.momentum = momentum
+        if hasattr(network, "roi_heads"):
+            for level in range(len(network.backbone.fpn.layer_blocks)):
+                scale_output(network, network.backbone.fpn.layer_blocks[level][0], 1.0)
+        for head in heads:
+            scale_output(network, head, spread)
+    return detector
+
+
+def scale_output(network: Any, layer: Any, deviation: float) -> None:
+    """Give what `layer` says about smooth images this standard deviation."""
+    found: list[float] = []
+    hook = layer.register_forward_hook(lambda module, inputs, output: found.append(float(output.std())))
+    network([torch.from_numpy(noise_image(64, 64)).permute(2, 0, 1).float() / 255])
+    hook.remove()
+    layer.weight.mul_(deviation / found[0])
+
+
+@contextmanager
+def few_proposals(network: Any, count: int = 60) -> Iterator[None]:
+    """Keeps the box head of a Faster R-CNN small."""
+    if not hasattr(network, "rpn"):
+        yield
+        return
+    before = network.rpn._post_nms_top_n
+    network.rpn._post_nms_top_n = {"training": count, "testing": count}
+    yield
+    network.rpn._post_nms_top_n = before
+
+
+@pytest.fixture(name="lively_torchvision", scope="session")
+def lively_torchvision_fixture() -> Callable[..., TorchvisionDetector]:
+    return make_lively_torchvision
 
 
 @pytest.fixture(name="lively", scope="session")

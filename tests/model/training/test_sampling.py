@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from model.data.dataset import DetectionDataset, LabelledImage
 from model.errors import NotEnoughLabels
@@ -91,3 +93,17 @@ def test_closing_early_stops_the_threads(squares: Squares) -> None:
     next(batches)
     batches.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("augment")]
+
+
+def test_images_are_stretched_for_networks_that_see_them_so(tmp_path: Path) -> None:
+    path = tmp_path / "wide.png"
+    Image.fromarray(np.zeros((20, 80, 3), np.uint8)).save(path)
+    box = np.array([[40, 5, 80, 10]], np.float32)
+    data = DetectionDataset(("a",), [LabelledImage("1", path, box, np.zeros(1, np.int64))])
+    batches = [
+        BatchSampler(data, 64, seed=0, augmentation=STILL, stretch=stretch).batch(0, 1, use_mosaic=False)
+        for stretch in (False, True)
+    ]
+    assert batches[0].xyxy[0].tolist() == [[32, 28, 64, 32]]  # 64 x 16, in the middle of the square
+    assert batches[1].xyxy[0].tolist() == [[32, 16, 64, 32]]
+    assert batches[1].images[0].max() == 0  # no padding is left

@@ -11,11 +11,12 @@ import torch
 from model.data.dataset import DetectionDataset, LabelledImage
 from model.detectors import factory
 from model.detectors.base import View
-from model.detectors.yolo import YoloDetector, blocks_to_freeze
+from model.detectors.yolo import YoloDetector
 from model.errors import NotEnoughLabels, TrainingCancelled
 from model.images import load_image
 from model.training.config import Progress, TrainingConfig
 from model.training.evaluation import evaluate
+from model.training.freezing import blocks_to_freeze
 from model.training.losses import LossConfig
 
 Squares = Callable[..., DetectionDataset]

@@ -1,0 +1,326 @@
+"""SSD and Faster R-CNN through torchvision's networks; Ultralytics is not needed."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.data.dataset import DetectionDataset
+from model.detections import Detections
+from model.detectors.base import Image, View
+from model.detectors.canvas import Canvas, draw
+from model.detectors.class_rows import rows_of
+from model.detectors.family import Family, Found, Network
+from model.detectors.faster_rcnn import FasterRCNNFamily
+from model.detectors.ssd import SSDFamily
+from model.detectors.torchvision_weights import UNUSED, class_names, load_state, read_state
+from model.detectors.weights import load_tensors, read_weights, save_folder
+from model.errors import NotEnoughLabels, WeightsRefused
+from model.training.config import Progress, TrainingConfig, TrainingReport
+from model.training.freezing import blocks_to_freeze
+from model.training.loop import Target
+from model.training.loop import train as run_training
+from model.training.sampling import BatchSampler
+
+logger = logging.getLogger(__name__)
+
+FAMILIES: tuple[Family, ...] = (SSDFamily(), FasterRCNNFamily())
+ARCHITECTURES: tuple[str, ...] = tuple(name for family in FAMILIES for name in family.architectures)
+CLASS_ROWS_FACTOR = 3.0
+"""Fresh class rows have the longest way to go."""
+PLACEHOLDER = ("object",)
+"""A network cannot have no class; a detector without classes has this one and finds nothing."""
+
+
+class TorchvisionDetector:
+    """An SSD or Faster R-CNN with its class list; see `Detector`.
+
+    Args:
+        network: from `Family.build`.
+        architecture: one of `ARCHITECTURES`.
+        classes: one name per class row; may be empty.
+        image_size: pixels of the longer side; rounded up to what the architecture takes.
+        device: where it runs.
+        pretrained: whether its weights come from a training, so that leading blocks are worth freezing.
+
+    Attributes:
+        network: in eval mode, on `device`; each `fit` makes a new one.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        architecture: str,
+        classes: Sequence[str],
+        image_size: int,
+        device: torch.device,
+        *,
+        pretrained: bool,
+    ) -> None:
+        self.architecture = architecture
+        self.classes = tuple(classes)
+        self.device = device
+        self.pretrained = pretrained
+        self._family = family_of(architecture)
+        self.network = network.to(device, memory_format=torch.channels_last).eval()
+        self.image_size = image_size
+
+    @property
+    def image_size(self) -> int:
+        """Pixels of the longer side that the network sees."""
+        return self._image_size
+
+    @image_size.setter
+    def image_size(self, wanted: int) -> None:
+        self._image_size = self._family.image_size(self.architecture, wanted)
+
+    def predict(
+        self, images: Sequence[Image], views: Sequence[View] = (View.ORIGINAL,), *, min_score: float = 0.05
+    ) -> list[Mapping[View, Detections]]:
+        """See `Detector.predict`. Images of equal padded shape go through the network together.
+
+        Every proposal or anchor gives at most one box, of its winning class; torchvision itself returns one for
+        every class above the threshold.
+        """
+        if not views:
+            raise ValueError("predict needs at least one view, found none")
+        results: list[dict[View, Detections]] = [{} for _ in images]
+        if not self.classes:
+            for image, result in zip(images, results, strict=True):
+                result.update({view: Detections.empty(image.shape[0], image.shape[1], 1) for view in views})
+            return list(results)
+        canvases = [self._family.canvas(image.shape[0], image.shape[1], self.image_size) for image in images]
+        at_once = max(1, self._family.batch.get(self.device.type, 4) // len(views))
+        for part in _alike(canvases, at_once):
+            chosen = [canvases[i] for i in part]
+            found = self._find([images[i] for i in part], chosen, views, min_score)
+            for number, view in enumerate(views):
+                for place, index in enumerate(part):
+                    results[index][view] = _detections(found[number * len(part) + place], chosen[place], view)
+        return list(results)
+
+    def _find(
+        self, images: list[Image], canvases: list[Canvas], views: Sequence[View], min_score: float
+    ) -> list[Found]:
+        """Boxes by view, then image."""
+        transform = self.network.transform
+        half = self.device.type == "cuda"
+        with torch.inference_mode(), torch.autocast("cuda", torch.float16) if half else nullcontext():
+            pixels = draw(
+                images, canvases, views, mean=transform.image_mean, std=transform.image_std, device=self.device
+            )
+            return self._family.find(self.network, pixels, canvases * len(views), min_score)
+
+    def fit(
+        self,
+        train: DetectionDataset,
+        validation: DetectionDataset | None,
+        config: TrainingConfig,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> TrainingReport:
+        """See `Detector.fit`.
+
+        The number of steps is fixed, so `validation` is not looked at: choosing by it would use it up.
+        A training that fails or is cancelled leaves the detector as it was.
+        """
+        if not train.num_boxes:
+            raise NotEnoughLabels(f"{len(train)} training images with no box at all; label at least one object")
+        network = copy.deepcopy(self.network)
+        fresh = _set_classes(self._family, network, self.classes, train.classes, seed=config.seed)
+        adapter = TorchvisionTrainable(network.to(memory_format=torch.channels_last), self._family, CLASS_ROWS_FACTOR)
+        frozen = config.freeze
+        if frozen is None:
+            frozen = blocks_to_freeze(len(train), len(adapter.blocks)) if self.pretrained else 0
+        rate = config.learning_rate
+        if rate is None:
+            rate = self._family.learning_rate(self.architecture, pretrained=self.pretrained)
+        logger.info("Training %s on %d images, new classes: %s", self.architecture, len(train), fresh or "none")
+        averaged, report = run_training(
+            adapter,
+            BatchSampler(train, self.image_size, seed=config.seed, stretch=self._family.stretched),
+            config,
+            learning_rate=rate,
+            frozen_blocks=frozen,
+            device=self.device,
+            on_progress=on_progress,
+        )
+        self.network, self.classes, self.pretrained = averaged, train.classes, True
+        return report
+
+    def save(self, folder: Path) -> None:
+        """See `Detector.save`."""
+        save_folder(folder, self.tensors(), self.description())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights and buffers by name."""
+        state: dict[str, Tensor] = self.network.state_dict()
+        return state
+
+    def description(self) -> dict[str, Any]:
+        """What `from_weights` needs besides the tensors, as plain JSON values."""
+        return {
+            "family": self._family.name,
+            "architecture": self.architecture,
+            "classes": list(self.classes),
+            "image_size": self.image_size,
+            "parameters": sum(p.numel() for p in self.network.parameters()),
+            "pretrained": self.pretrained,
+        }
+
+
+class TorchvisionTrainable:
+    """A torchvision detector as the training loop sees it; the loss is torchvision's own.
+
+    Args:
+        network: trained in place.
+        family: that it belongs to.
+        fast_factor: how much faster the class rows learn than the rest.
+    """
+
+    def __init__(self, network: Network, family: Family, fast_factor: float = 1.0) -> None:
+        self.module: nn.Module = network
+        self.blocks: Sequence[nn.Module] = family.blocks(network)
+        self.fast_factor = fast_factor
+        self.fast_parameters: Sequence[nn.Parameter] = [
+            parameter for layer in family.class_layers(network) for parameter in layer.parameters()
+        ]
+        for parameter in network.parameters():
+            parameter.requires_grad_(True)
+
+    def loss(self, images: Tensor, targets: Sequence[Target]) -> Tensor:
+        """All parts of the loss, summed; torchvision averages them over images and sampled boxes."""
+        losses = self.module(list(images), [{"boxes": t.xyxy, "labels": t.label + 1} for t in targets])
+        return torch.stack([part.float() for part in losses.values()]).sum()
+
+
+def family_of(architecture: str) -> Family:
+    """The family of one of `ARCHITECTURES`.
+
+    Raises:
+        ValueError: unknown.
+    """
+    for family in FAMILIES:
+        if architecture in family.architectures:
+            return family
+    raise ValueError(f"unknown architecture {architecture!r}, expected one of {', '.join(ARCHITECTURES)}")
+
+
+def create(
+    architecture: str,
+    classes: Sequence[str] | None,
+    *,
+    image_size: int,
+    device: torch.device,
+    base: Path | None,
+    seed: int,
+    allow_pickle: bool,
+) -> TorchvisionDetector:
+    """A detector with `classes`, None for those of `base`; see `factory.create`."""
+    family = family_of(architecture)
+    if base is None:
+        classes = classes or ()
+        network = _build(family, architecture, max(1, len(classes)), seed)
+        logger.warning(
+            "%s starts from random weights: without a base checkpoint the first trainings teach it little and its "
+            "rankings are noise. Put %s.safetensors into the folder of base weights",
+            architecture,
+            architecture,
+        )
+    else:
+        network, known = _from_base(family, architecture, base, allow_pickle=allow_pickle)
+        classes = known if classes is None else classes
+        _set_classes(family, network, known, classes, seed=seed)
+    return TorchvisionDetector(network, architecture, classes, image_size, device, pretrained=base is not None)
+
+
+def from_weights(path: Path, *, device: torch.device) -> TorchvisionDetector:
+    """A detector from a weights file that `TorchvisionDetector.save` wrote."""
+    network, description = _restore(path)
+    return TorchvisionDetector(
+        network,
+        description["architecture"],
+        tuple(description["classes"]),
+        int(description["image_size"]),
+        device,
+        pretrained=bool(description.get("pretrained", True)),
+    )
+
+
+def _restore(path: Path) -> tuple[Network, dict[str, Any]]:
+    tensors, description = read_weights(path)
+    architecture = description["architecture"]
+    if architecture not in ARCHITECTURES:
+        raise WeightsRefused(f"{path} holds a {architecture!r} detector, expected one of {', '.join(ARCHITECTURES)}")
+    network = _build(family_of(architecture), architecture, max(1, len(description["classes"])), seed=0)
+    load_tensors(network, tensors, str(path))
+    return network, description
+
+
+def _from_base(family: Family, architecture: str, path: Path, *, allow_pickle: bool) -> tuple[Network, tuple[str, ...]]:
+    if path.suffix == ".safetensors":
+        network, description = _restore(path)
+        if description["architecture"] != architecture:
+            raise WeightsRefused(f"{path} holds a {description['architecture']}, expected a {architecture}")
+        return network, tuple(description["classes"])
+    if not allow_pickle:
+        raise WeightsRefused(
+            f"{path} is a pickled file, which can run code when it is opened; give a .safetensors file, or allow it "
+            "explicitly (allow_pickle=True) if you trust where it comes from"
+        )
+    state = read_state(path)
+    rows, names = class_names(architecture, state, path)
+    network = _build(family, architecture, rows, seed=0)
+    load_state(network, state, path)
+    used = tuple(name for name in names if name != UNUSED)
+    family.set_rows(network, rows_of(names, used or PLACEHOLDER), torch.Generator().manual_seed(0))
+    return network, used
+
+
+def _build(family: Family, architecture: str, num_classes: int, seed: int) -> Network:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return family.build(architecture, num_classes)
+
+
+def _set_classes(family: Family, network: Network, old: Sequence[str], new: Sequence[str], *, seed: int) -> list[str]:
+    """Give the class head one row per name in `new`; names that are also in `old` keep their weights.
+
+    Returns:
+        The names that start fresh.
+    """
+    if tuple(old) != tuple(new):
+        family.set_rows(network, rows_of(old, tuple(new) or PLACEHOLDER), torch.Generator().manual_seed(seed))
+    return [name for name in new if name not in old]
+
+
+def _alike(canvases: Sequence[Canvas], at_once: int) -> Iterator[list[int]]:
+    """Positions of images with the same canvas, at most `at_once` together."""
+    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for index, canvas in enumerate(canvases):
+        groups[canvas.outer].append(index)
+    for group in groups.values():
+        for start in range(0, len(group), at_once):
+            yield group[start : start + at_once]
+
+
+def _detections(found: Found, canvas: Canvas, view: View) -> Detections:
+    probs = found.probs.cpu().numpy()
+    label = found.label.cpu().numpy()
+    return Detections(
+        xyxy=canvas.to_original(found.xyxy.cpu().numpy(), view),
+        score=probs[range(len(label)), label],
+        label=label,
+        probs=probs,
+        height=canvas.height,
+        width=canvas.width,
+        embedding=found.embedding.cpu().numpy(),
+        image_embedding=found.image_embedding.cpu().numpy(),
+    )
