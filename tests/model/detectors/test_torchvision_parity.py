@@ -118,19 +118,16 @@ def move_losers(network: Any) -> None:
         network.head.classification_head.register_forward_hook(in_ssd)
 
 
-def assert_same_boxes(found: Detections, theirs: dict[str, Tensor], side: int) -> None:
+def differing_boxes(found: Detections, theirs: dict[str, Tensor], side: int) -> int:
     wide = remove_small_boxes(theirs["boxes"], MIN_SIDE)
     boxes, scores, labels = (theirs[key][wide].numpy() for key in ("boxes", "scores", "labels"))
-    # An SSD without training leaves thousands of boxes, of which two may tie but for the last bit of a softmax.
-    ties = len(boxes) // 1000
-    assert abs(len(found) - len(boxes)) <= ties
     free = np.ones(len(boxes), np.bool_)
     for box, score, label in zip(found.xyxy, found.score, found.label, strict=True):
         same = free & (labels - 1 == label) & (np.abs(scores - score) < 1e-4)
         same &= np.abs(boxes - box).max(axis=1, initial=0) < 1e-4 * side
         if same.any():
             free[same.argmax()] = False
-    assert free.sum() <= ties, f"not found: {boxes[free][:3]}, {scores[free][:3]}, {labels[free][:3] - 1}"
+    return int(free.sum()) + max(0, len(found) - len(boxes))
 
 
 @pytest.mark.parametrize(("classes", "min_score", "moved"), [(5, 0.5, False), (1, 0.4, False), (5, 0.05, True)])
@@ -152,11 +149,13 @@ def test_boxes_equal_torchvisions_own_eval_forward(
     network = library_network(detector, min_score)
     if moved:
         move_losers(network)
-    total = 0
+    total = differing = 0
     for seed in range(IMAGES):
         image = noise(*SHAPES[seed % len(SHAPES)], seed)
         theirs = torchvision_boxes(network, detector, image)
         found = detector.predict([image], min_score=min_score)[0][View.ORIGINAL]
-        assert_same_boxes(found, theirs, max(image.shape))
+        differing += differing_boxes(found, theirs, max(image.shape))
         total += len(found)
     assert total > 40
+    # Networks without training leave thousands of boxes, of which some tie but for the last bit of a softmax.
+    assert differing <= 2 + total // 1000, f"{differing} of {total} boxes differ"
