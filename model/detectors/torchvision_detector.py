@@ -29,6 +29,7 @@ from model.training.freezing import blocks_to_freeze
 from model.training.loop import Target
 from model.training.loop import train as run_training
 from model.training.sampling import BatchSampler
+from model.training.selection import MeanPrecision
 
 logger = logging.getLogger(__name__)
 
@@ -128,11 +129,16 @@ class TorchvisionDetector:
     ) -> TrainingReport:
         """See `Detector.fit`.
 
-        The number of steps is fixed, so `validation` is not looked at: choosing by it would use it up.
+        `validation` is looked at only with `config.evaluate_every`: choosing by it uses it up.
         A training that fails or is cancelled leaves the detector as it was.
         """
         if not train.num_boxes:
             raise NotEnoughLabels(f"{len(train)} training images with no box at all; label at least one object")
+        if not config.losses.library_only:
+            raise ValueError(
+                f"{self.architecture} trains with torchvision's own losses only, found {config.losses}; leave "
+                "TrainingConfig.losses at its default, or take a YOLO"
+            )
         network = copy.deepcopy(self.network)
         fresh = _set_classes(self._family, network, self.classes, train.classes, seed=config.seed)
         adapter = TorchvisionTrainable(network.to(memory_format=torch.channels_last), self._family, CLASS_ROWS_FACTOR)
@@ -151,9 +157,21 @@ class TorchvisionDetector:
             frozen_blocks=frozen,
             device=self.device,
             on_progress=on_progress,
+            judge=self._judge(train.classes, validation) if config.evaluate_every else None,
         )
         self.network, self.classes, self.pretrained = averaged, train.classes, True
         return report
+
+    def _judge(self, classes: tuple[str, ...], validation: DetectionDataset | None) -> MeanPrecision | None:
+        if validation is None or not validation.num_boxes:
+            return None
+
+        def detector_of(module: Network) -> TorchvisionDetector:
+            return TorchvisionDetector(
+                module, self.architecture, classes, self.image_size, self.device, pretrained=True
+            )
+
+        return MeanPrecision(detector_of, validation)
 
     def save(self, folder: Path) -> None:
         """See `Detector.save`."""

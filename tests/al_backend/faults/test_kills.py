@@ -52,8 +52,8 @@ def ranking_in_mid_shard(field: Field, project: int) -> tuple[str, int]:
 
 
 def test_training_process_in_mid_epoch(field: Field) -> None:
-    project = field.project("Training killed", iterations=90)
-    process = training_in_mid_epoch(field, project, 90, after=55)  # its state is kept every 50 steps
+    project = field.project("Training killed", iterations=300)
+    process = training_in_mid_epoch(field, project, 300, after=55)  # its state is kept every 50 steps
     assert process in {child.pid for child in psutil.Process(field.worker("train")).children(recursive=True)}
 
     kill(process)
@@ -61,8 +61,8 @@ def test_training_process_in_mid_epoch(field: Field) -> None:
     assert field.registry.versions(project) == []
     field.wait_published(project, number=1)
     (version,) = field.registry.versions(project)
-    assert version.training["resumed_after"] == 50
-    assert version.training["iterations"] == 90
+    assert version.training["resumed_after"] >= 50
+    assert version.training["iterations"] == 300
     field.check(project, versions=1)
     field.close(project)
 

@@ -309,6 +309,17 @@ def test_two_steps_of_training(make: Make, architecture: str, squares: Squares, 
     assert np.isfinite(found.probs).all()
 
 
+def test_the_best_weights_on_the_validation_images_are_kept(
+    make: Make, architecture: str, squares: Squares, tmp_path: Path
+) -> None:
+    detector = known(architecture, tmp_path, make)
+    report = detector.fit(squares(), squares(), replace(SHORT, evaluate_every=1))
+    assert [step for step, _ in report.evaluations] == [1, 2]
+    best = max(quality for _, quality in report.evaluations if quality is not None)
+    assert report.kept_iteration is not None
+    assert dict(report.evaluations)[report.kept_iteration] == best
+
+
 def test_kept_classes_keep_their_weights(make: Make, architecture: str, squares: Squares, tmp_path: Path) -> None:
     detector = known(architecture, tmp_path, make)
     before = class_rows(detector).detach().clone()
