@@ -33,6 +33,7 @@ EXPIRY = 15.0
 _PERIOD = 1.0
 _FORGOTTEN = 4 * _PERIOD  # seconds; a process that imports torch may miss a beat
 _TAKING = 2.0  # seconds, many times what a worker needs from taking a job to its first heartbeat
+_TURN = 10_000  # milliseconds, several times `_TAKING`; a process killed in its turn is waited for no longer
 _WORKERS = "al:workers"
 _SINCE = "al:since"
 
@@ -157,17 +158,20 @@ def in_flight(queues: Queues, name: QueueName, job_id: str) -> bool:
     if status not in (JobStatus.QUEUED, JobStatus.STARTED) or entry is not None:
         return False
     if status == JobStatus.QUEUED:
-        return _begins(connection, job_id)
+        return _waits_or_begins(queues, name, job_id)
     return job.started_at is not None and time.time() - job.started_at.timestamp() < EXPIRY
 
 
-def _begins(connection: redis.Redis, job_id: str) -> bool:
-    """Whether a job that has left its queue gets its first heartbeat; its worker writes it at once."""
+def _waits_or_begins(queues: Queues, name: QueueName, job_id: str) -> bool:
+    """Whether a job between two steps gets into its queue, or gets its first heartbeat; both happen at once."""
+    queue = queues.queue(name)
     deadline = time.monotonic() + _TAKING
     while time.monotonic() < deadline:
-        entry = connection.get(job_key(job_id))
+        entry = queues.connection.get(job_key(job_id))
         if entry is not None:
             return process_lives(json.loads(entry))
+        if queue.get_job_position(job_id) is not None:
+            return True
         time.sleep(0.05)
     return False
 
@@ -200,10 +204,27 @@ def ensure_job(
         meta: shown by `/jobs`.
 
     Returns:
-        Whether it was enqueued now.
+        Whether it was enqueued now; False also when somebody else does so in this moment.
     """
-    if in_flight(queues, name, job_id):
+    turn = f"al:ensuring:{job_id}"
+    # Looking, clearing away, enqueueing: who came in between would clear away what was just enqueued.
+    if not queues.connection.set(turn, 1, nx=True, px=_TURN):
         return False
+    try:
+        return not in_flight(queues, name, job_id) and _enqueue(queues, name, job_id, function, args, timeout, meta)
+    finally:
+        queues.connection.delete(turn)
+
+
+def _enqueue(
+    queues: Queues,
+    name: QueueName,
+    job_id: str,
+    function: str,
+    args: tuple[Any, ...],
+    timeout: int,
+    meta: dict[str, Any] | None,
+) -> bool:
     with contextlib.suppress(NoSuchJobError, InvalidJobOperation):  # gone, or expiring in this moment
         Job.fetch(job_id, connection=queues.connection, serializer=queues.serializer).delete()
     try:

@@ -28,7 +28,7 @@ from model.detectors.factory import create, find_base, load, resolve_device
 from model.errors import NotEnoughLabels
 from model.training.config import Progress, TrainingConfig
 from model.training.evaluation import Evaluation, evaluate
-from model.training.losses.config import LossConfig
+from model.training.loss_config import LossConfig
 
 logger = logging.getLogger(__name__)
 

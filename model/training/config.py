@@ -7,7 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from model.training.losses.config import LossConfig
+from model.training.loss_config import LossConfig
 
 
 class TrainingMode(str, Enum):

@@ -1,6 +1,6 @@
 """HUALE's training side: Emphasis loss, EIoU, uncertainty-aware regression and their synchronic mix."""
 
-from model.training.losses.config import EIoUMode, LossConfig
+from model.training.loss_config import EIoUMode, LossConfig
 from model.training.losses.detection import DetectionLosses
 from model.training.losses.eiou import eiou_loss, eiou_of_giou
 from model.training.losses.emphasis import EmphasisFactors, emphasis_factor

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.training.losses.config import LossConfig
+from model.training.loss_config import LossConfig
 from model.training.losses.eiou import eiou_of_giou
 from model.training.losses.emphasis import EmphasisFactors
 from model.training.losses.overlap import overlap

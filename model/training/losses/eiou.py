@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from model.training.losses.config import EIoUMode
+from model.training.loss_config import EIoUMode
 from model.training.losses.overlap import overlap
 
 STEEPEST = 1e-6

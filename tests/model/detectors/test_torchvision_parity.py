@@ -34,6 +34,7 @@ Noise = Callable[..., NDArray[np.uint8]]
 
 SHAPES = [(72, 96), (96, 72), (128, 128), (200, 130), (48, 300), (64, 64), (333, 500), (37, 41), (90, 160), (300, 300)]
 IMAGES = 50
+LIGHT = ("ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_fpn")
 PROPOSALS = 60
 """Per image, to keep Faster R-CNN's box head small."""
 NO_LIMIT = 10_000
@@ -150,12 +151,13 @@ def test_boxes_equal_torchvisions_own_eval_forward(
     if moved:
         move_losers(network)
     total = differing = 0
-    for seed in range(IMAGES):
+    images = IMAGES if architecture in LIGHT else IMAGES // 5  # the others take seconds an image
+    for seed in range(images):
         image = noise(*SHAPES[seed % len(SHAPES)], seed)
         theirs = torchvision_boxes(network, detector, image)
         found = detector.predict([image], min_score=min_score)[0][View.ORIGINAL]
         differing += differing_boxes(found, theirs, max(image.shape))
         total += len(found)
-    assert total > 40
+    assert total > images // 2
     # Networks without training leave thousands of boxes, of which some tie but for the last bit of a softmax.
     assert differing <= 2 + total // 1000, f"{differing} of {total} boxes differ"
