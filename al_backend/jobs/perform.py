@@ -16,6 +16,7 @@ from al_backend.labelstudio.client import Task
 from al_backend.labelstudio.labeling_config import LabelingConfig
 from al_backend.registry import Ranking
 from al_backend.settings import LearningSettings
+from model.acquisition.random_sampling import draw_pool
 from model.acquisition.strategy import RankingContext
 
 SHARD_SECONDS = 5.0
@@ -131,7 +132,7 @@ def _create_ranking(
     if pending and request.get("overrides"):
         settings = settings.overridden(request["overrides"])
     size = _shard_size(here, project_id)
-    chosen = ranking.draw_pool([task.id for task in pool], settings.pool_size, settings.seed)
+    chosen = draw_pool([task.id for task in pool], settings.pool_size, settings.seed)
     rows = [(task.id, image_value(task.data, config)) for task in sorted(pool, key=lambda task: task.id)]
     position = {task: index for index, task in enumerate(sorted(chosen))}
     tasks = pl.DataFrame(

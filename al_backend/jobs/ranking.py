@@ -21,7 +21,6 @@ from al_backend.registry import Ranking
 from al_backend.settings import LearningSettings
 from model.acquisition.order import order_scores, place
 from model.acquisition.strategy import RankingContext, Strategy, StrategyConfig, create_strategy
-from model.detections import Detections
 from model.detectors.base import View
 
 _IDS = 2**20  # task ids that a score tells apart
@@ -52,14 +51,6 @@ def newest_ranking(rankings: Sequence[Ranking], version: str | None) -> Ranking 
     """The last ranking of a version; None without one."""
     own = [item for item in rankings if item.version == version]
     return max(own, key=lambda item: ranking_number(item.id), default=None)
-
-
-def draw_pool(tasks: Sequence[int], size: int, seed: int) -> list[int]:
-    """A random subset of the pool; all of it when `size` is 0 or not smaller. The same for the same tasks and seed."""
-    if not size or size >= len(tasks):
-        return list(tasks)
-    chosen = np.random.default_rng(seed).choice(np.sort(np.asarray(tasks, np.int64)), size=size, replace=False)
-    return [int(task) for task in chosen]
 
 
 def score_shard(project_id: int, ranking_id: str, index: int) -> int:
@@ -135,7 +126,8 @@ def order(here: Context, ranking: Ranking) -> pl.DataFrame:
     measured = here.registry.read_shards(ranking.project, ranking.id)
     strategy, context = strategy_of(ranking)
     readable = measured.filter(pl.col("error").is_null())
-    ranked = strategy.rank(readable, context).select("task_id", "informativeness", "regions", "error")
+    ranking_of_readable = strategy.rank(readable, context)
+    ranked = ranking_of_readable.table.select("task_id", "informativeness", "regions", "error")
     unreadable = (
         measured.filter(pl.col("error").is_not_null())
         .sort("task_id")
@@ -145,7 +137,7 @@ def order(here: Context, ranking: Ranking) -> pl.DataFrame:
     complete = complete.with_row_index("rank").with_columns(
         pl.col("rank").cast(pl.Int64), pl.Series("order_score", order_scores(len(complete)))
     )
-    here.registry.write_order(ranking.project, ranking.id, complete)
+    here.registry.write_order(ranking.project, ranking.id, complete, ranking_of_readable.fitted)
     return complete
 
 
@@ -160,10 +152,12 @@ def place_measured(here: Context, ranking: Ranking, measured: pl.DataFrame) -> p
     scores_of_all = known["order_score"].to_numpy()
     in_ranking = dict(zip(known["task_id"], scores_of_all, strict=True))
     placed = known.filter(pl.col("informativeness").is_not_null())
-    values = placed["informativeness"].to_numpy()
+    # Sorted, because a diversity step gives first places to images that are not the most informative.
+    values = np.sort(placed["informativeness"].to_numpy())[::-1]
     scores = placed["order_score"].to_numpy()
+    fitted = here.registry.read_fitted(ranking.project, ranking.id)
     readable = measured.filter(pl.col("error").is_null())
-    new = dict(zip(readable["task_id"], strategy.informativeness(readable, context), strict=True))
+    new = dict(zip(readable["task_id"], strategy.informativeness(readable, context, fitted), strict=True))
     last = float(scores_of_all.max()) if len(known) else 0.5
     # Where the readable ones end: they are placed below it as if it were 1.
     end = float(scores_of_all[len(scores)]) if len(scores) < len(known) else (last + 1.0) / 2
@@ -202,27 +196,13 @@ def _measure(here: Context, ranking: Ranking, items: Sequence[tuple[int, str | N
             ranking.project, ranking.version, items, views=_views(strategy), min_score=threshold
         )
     ]
-    columns = {name: pl.Float64 for row in rows for name in row if name not in ("task_id", "regions", "error")}
-    empty = _measured_names(strategy, context)
-    schema = {
-        "task_id": pl.Int64,
-        **dict.fromkeys(empty, pl.Float64),
-        **columns,
-        "regions": pl.String,
-        "error": pl.String,
-    }
-    return pl.DataFrame(rows, schema=schema)
+    measured = strategy.columns(context)
+    return pl.DataFrame(rows, schema={"task_id": pl.Int64, **measured, "regions": pl.String, "error": pl.String})
 
 
 def _views(strategy: Strategy) -> tuple[View, ...]:
     """The views that a strategy asks for, and the original always: pre-annotations are made of it."""
     return (View.ORIGINAL, *(view for view in strategy.views if view is not View.ORIGINAL))
-
-
-def _measured_names(strategy: Strategy, context: RankingContext) -> list[str]:
-    """Names of the measurements, so that a shard of unreadable images has the same columns as its neighbours."""
-    nothing = Detections.empty(1, 1, max(1, len(context.classes)))
-    return list(strategy.measure(0, dict.fromkeys(_views(strategy), nothing), context))
 
 
 def _row(

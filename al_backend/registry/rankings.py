@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import polars as pl
 
@@ -13,6 +15,7 @@ from al_backend.registry.records import Ranking
 from al_backend.registry.shelf import MANIFEST, PLAIN_NAME, Shelf, plain_name, project_folder
 
 _READERS = 8
+_FITTED = "fitted.json"
 
 
 class RankingShelf(Shelf):
@@ -102,14 +105,24 @@ class RankingShelf(Shelf):
                 f"The shards of ranking {ranking_id} do not fit together ({error}); remove the ranking and rank again."
             ) from error
 
-    def write_order(self, project: int, ranking_id: str, frame: pl.DataFrame) -> None:
-        """Store the finished order."""
+    def write_order(
+        self, project: int, ranking_id: str, frame: pl.DataFrame, fitted: Mapping[str, Any] | None = None
+    ) -> None:
+        """Store the finished order, and what its strategy needs to judge tasks that come later."""
         self.ranking(project, ranking_id)
-        self._write_frame(f"{self._ranking_folder(project, ranking_id)}/order.parquet", frame)
+        folder = self._ranking_folder(project, ranking_id)
+        # The order last: where it lies, the rest lies too.
+        self._write_json(f"{folder}/{_FITTED}", dict(fitted or {}))
+        self._write_frame(f"{folder}/order.parquet", frame)
 
     def read_order(self, project: int, ranking_id: str) -> pl.DataFrame | None:
         """The finished order; None while there is none."""
         return self._read_frame(f"{self._ranking_folder(project, ranking_id)}/order.parquet")
+
+    def read_fitted(self, project: int, ranking_id: str) -> dict[str, Any]:
+        """What was stored with the finished order; empty where that is older than this file."""
+        value = self._read_json(f"{self._ranking_folder(project, ranking_id)}/{_FITTED}")
+        return value if isinstance(value, dict) else {}
 
     def delete_ranking(self, project: int, ranking_id: str) -> None:
         """Remove a ranking; nothing happens when there is none."""
