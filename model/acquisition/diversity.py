@@ -31,6 +31,9 @@ from model.detectors.base import View
 CHOICE = 2
 """The step chooses among this many times as many images as it has places."""
 
+MOST_BLOCKS = 4
+"""How often the step goes on with the next images of the ranking where near-duplicates left places free."""
+
 Rows = NDArray[np.int64]
 
 
@@ -107,6 +110,8 @@ class Diversified:
         """The strategy's ranking with other first places; fitted is what the strategy fits."""
         require_columns(measurements, ["embedding", "class_shares"])
         ranked = self._inner.rank(measurements, context, labelled if self._inner.uses_labelled else None)
+        if not ranked.table.height:
+            return ranked
         return Ranked(ranked.table[self._order(ranked.table, context, labelled)], ranked.fitted)
 
     def informativeness(self, measurements: pl.DataFrame, context: RankingContext, fitted: Fitted) -> pl.Series:
@@ -123,8 +128,7 @@ class Diversified:
         at_random = min(_share(self._config.exploration, budget), budget - quota)
 
         scene = _Scene(pool, None if labelled is None or not labelled.height else _Images.of(labelled), self._config)
-        block = np.flatnonzero(~empty)[: CHOICE * (budget - quota - at_random)]
-        top, near = scene.choose(block, budget - quota - at_random)
+        top, near, end = self._top(scene, np.flatnonzero(~empty), budget - quota - at_random)
         few = np.flatnonzero(empty)
         few = np.sort(few[np.argsort(draws[few], kind="stable")[: CHOICE * quota]])
         without, _ = scene.choose(few, quota)
@@ -138,10 +142,28 @@ class Diversified:
 
         # What is left stays in the strategy's order, near-duplicates behind the last image that was to choose from.
         place = np.arange(len(pool), dtype=np.float64)
-        if len(near):
-            place[near] = block[-1] + 0.5
+        place[near] = end + 0.5
         left = np.flatnonzero(~taken)
         return np.concatenate([np.array(first, np.int64), left[np.argsort(place[left], kind="stable")]])
+
+    @staticmethod
+    def _top(scene: _Scene, rows: Rows, count: int) -> tuple[list[int], Rows, int]:
+        """What is chosen of the strategy's first images, what is too near to that, and the last row that was looked at.
+
+        Where near-duplicates leave places free, the next images of the ranking have a chance, a few times.
+        """
+        chosen: list[int] = []
+        near, start = rows[:0], 0
+        for _ in range(MOST_BLOCKS):
+            block = rows[start : start + CHOICE * (count - len(chosen))]
+            if not len(block):
+                break
+            more, too_near = scene.choose(block, count - len(chosen))
+            chosen += more
+            near, start = np.concatenate([near, too_near]), start + len(block)
+        # Still better than what the strategy ranks lower than all of these.
+        chosen += near[: count - len(chosen)].tolist()
+        return chosen, near, int(rows[start - 1]) if start else -1
 
 
 class _Images:
@@ -169,8 +191,8 @@ class _Scene:
     def __init__(self, pool: _Images, labelled: _Images | None, config: StrategyConfig) -> None:
         self._pool = pool
         self._known = [] if labelled is None else [labelled]
-        self._mean = pool.points.mean(axis=0, dtype=np.float64) if len(pool) else np.zeros(pool.points.shape[1])
-        length = float(np.einsum("ij,ij->", pool.points, pool.points, dtype=np.float64)) / max(1, len(pool))
+        self._mean = pool.points.mean(axis=0, dtype=np.float64)
+        length = float(np.einsum("ij,ij->", pool.points, pool.points, dtype=np.float64)) / len(pool)
         spread = max(0.0, length - float(self._mean @ self._mean))
         # At least what float32 leaves between equal vectors.
         self._near = max(config.near_duplicate**2 * spread, 1e-6)
