@@ -282,9 +282,11 @@ def _ranking(snapshot: Snapshot, state: State) -> list[Action]:
     if not ranking.published:
         if ranking.missing:
             return [ScoreShards(ranking.id, ranking.missing, ranking.closer)]
-        if ranking.unfinished or ranking.choosing or not snapshot.pool:
+        if ranking.unfinished or not snapshot.pool:
             return []
-        return [Choose(ranking.id)] if ranking.to_choose else [Publish(ranking.id)]
+        if ranking.to_choose:
+            return [] if ranking.choosing else [Choose(ranking.id)]
+        return [Publish(ranking.id)]
     new = tuple(task for task in snapshot.pool if task not in snapshot.scored and task not in ranking.unranked)
     return [ScoreNew(ranking.id, new)] if new and not state.scoring_new else []
 

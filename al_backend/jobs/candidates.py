@@ -8,8 +8,7 @@ from al_backend.inference import image_value
 from al_backend.jobs.client import enqueue_reconcile
 from al_backend.jobs.context import Context, job_running
 from al_backend.jobs.strategies import strategy_of
-from al_backend.registry import Ranking
-from al_backend.registry.rankings import Phase
+from al_backend.registry import Phase, Ranking
 from model.acquisition.hashing import uniform
 from model.acquisition.strategy import with_candidates
 

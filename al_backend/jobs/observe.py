@@ -23,8 +23,7 @@ from al_backend.jobs.strategies import looks_closer, strategy_of
 from al_backend.labelstudio.client import LabelStudio, Task
 from al_backend.labelstudio.codec import choose_annotation, label_digest
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
-from al_backend.registry import Ranking, Version
-from al_backend.registry.rankings import Phase
+from al_backend.registry import Phase, Ranking, Version
 
 
 class LabelMemory:

@@ -19,8 +19,7 @@ from al_backend.jobs.documents import THROUGHPUT, published_model_version
 from al_backend.jobs.strategies import strategy_of
 from al_backend.labelstudio.codec import to_regions
 from al_backend.labelstudio.labeling_config import LabelingConfig
-from al_backend.registry import Ranking
-from al_backend.registry.rankings import Phase
+from al_backend.registry import Phase, Ranking
 from model.acquisition.order import order_scores, place
 from model.acquisition.strategy import RankingContext, Strategy
 from model.detectors.base import View
