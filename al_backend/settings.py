@@ -59,7 +59,7 @@ class LearningSettings(BaseModel):
         0.05, ge=0, le=1, description="Share of the budget for images without detections, with `AL_DIVERSITY`."
     )
     near_duplicate: float = Field(
-        0.2,
+        0.5,
         ge=0,
         description="Distance, as a share of the pool's spread, within which one image is enough, with `AL_DIVERSITY`.",
     )

@@ -163,7 +163,7 @@ def run_jobs(here: Context, most: int = 1000) -> int:
         for job_id in here.queues.queue(name).get_job_ids():
             job = Job.fetch(job_id, connection=here.queues.connection, serializer=here.queues.serializer)
             if done < most:
-                import_attribute(job.func_name)(*job.args)
+                import_attribute(str(job.func_name))(*job.args)
                 done += 1
             job.delete()
     return done

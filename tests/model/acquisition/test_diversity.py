@@ -65,8 +65,8 @@ def test_what_is_labelled_need_not_be_chosen() -> None:
 
 
 def test_images_that_share_no_class_are_not_alike_however_they_look() -> None:
-    pool = {1: image(0, 0.5), 2: image(60, 0.52), 3: image(10, 0.55, kind=1), 4: image(30, 0.6), **LESS}
-    assert order(pool)[:2] == [1, 3]
+    pool = {1: image(0, 0.5), 2: image(40, 0.52), 3: image(10, 0.55, kind=1), 4: image(30, 0.6), **LESS}
+    assert order(pool, near_duplicate=0.0)[:2] == [1, 3]
 
 
 def test_near_duplicates_are_left_for_later() -> None:

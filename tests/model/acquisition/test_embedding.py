@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from model.acquisition.embedding import EMBEDDING, LENGTH, farthest_first, nearest, projected
+from model.acquisition.embedding import EMBEDDING, LENGTH, Whitening, farthest_first, nearest, projected
 from model.acquisition.strategy import RankingContext, Strategy, StrategyConfig, create_strategy
 from model.detections import Detections
 from model.detectors.base import View
@@ -139,3 +139,19 @@ def test_a_detector_without_embeddings_is_refused(name: str) -> None:
     strategy = create_strategy(StrategyConfig(name))
     with pytest.raises(ValueError, match="task 7: the detector gave no embedding of the image"):
         strategy.measure(7, {View.ORIGINAL: Detections.empty(5, 5, 1)}, CONTEXT)
+
+
+def test_whitening_gives_every_direction_the_same_weight() -> None:
+    generator = np.random.default_rng(2)
+    points = generator.normal(size=(5000, LENGTH)).astype(np.float32)
+    points[:, 0] *= 30
+    points[:, 1] += 100
+    white = Whitening(points)(points)
+    assert white.mean(axis=0) == pytest.approx(np.zeros(LENGTH), abs=1e-3)
+    assert np.square(white).sum(axis=1).mean() == pytest.approx(1.0, abs=1e-3)
+    # The first direction had 900 of 963 parts of the variance; it now has what the shrinkage leaves it.
+    least = 0.1 * (900 + 63) / 64
+    expected = (900 / (900 + least)) / (900 / (900 + least) + 63 / (1 + least))
+    assert white[:, 0].var() == pytest.approx(expected, rel=0.05)
+    same = np.tile(points[:1], (4, 1))
+    assert Whitening(same)(same).tolist() == [[0.0] * LENGTH] * 4
