@@ -12,7 +12,7 @@ from al_backend.jobs.documents import RANK_REQUEST, THROUGHPUT, now, requested_a
 from al_backend.jobs.liveness import ensure_job
 from al_backend.jobs.observe import Observation
 from al_backend.jobs.queues import QueueName
-from al_backend.jobs.strategies import context_fields, strategy_fields
+from al_backend.jobs.strategies import context_fields, strategy_fields, strategy_of
 from al_backend.labelstudio.client import Task
 from al_backend.labelstudio.labeling_config import LabelingConfig
 from al_backend.registry import Ranking
@@ -173,6 +173,7 @@ def _create_ranking(
         shard_size=size,
         shards=-(-len(position) // size),
     )
+    strategy_of(created)  # a setting that no strategy takes is refused here, not in every shard
     here.registry.create_ranking(created, tasks)
     return created
 

@@ -286,3 +286,15 @@ def test_of_many_labelled_images_a_random_part_is_compared_with(here: Context) -
     assert max(listed["task_id"]) > 5000 + MOST_LABELLED
     size = here.registry.ranking(PROJECT, action.ranking).shard_size
     assert listed["shard"].n_unique() == -(-MOST_LABELLED // size)
+
+
+def test_settings_that_no_strategy_takes_are_refused_before_anything_is_measured(here: Context) -> None:
+    overrides = {"strategy": "huale", "AL_HUALE_WEIGHTS": [1, -1, 0, 0.5], "diversity": True}
+    ranking, _ = settle(here, LearningSettings().overridden(overrides))
+    assert ranking.strategy["huale_weights"] == [1.0, -1.0, 0.0, 0.5]
+    here.registry.delete_ranking(PROJECT, ranking.id)
+    with pytest.raises(ValueError, match="strategy is 'bald', expected one of: cald"):
+        step(here, LearningSettings(strategy="bald"))
+    with pytest.raises(ValueError, match="not all 0"):
+        step(here, LearningSettings(strategy="huale", huale_weights=(0, 0, 0, 0)))
+    assert here.registry.rankings(PROJECT) == []
