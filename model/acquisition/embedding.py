@@ -83,6 +83,21 @@ def squared_distances(points: Points, others: Points) -> Points:
     return product
 
 
+def squared_distances_of(points: Points) -> Callable[[int], Points]:
+    """Gives the squared distances, shape (n,), of all points to the one at a position; for `farthest_first`."""
+    norms = np.einsum("ij,ij->i", points, points)
+
+    def distances(index: int) -> Points:
+        result = points @ points[index]
+        result *= -2
+        result += norms
+        result += norms[index]
+        result[result < _SAME] = 0
+        return result
+
+    return distances
+
+
 class Whitening:
     """A map of embeddings after which every direction of a pool has about the same weight.
 
