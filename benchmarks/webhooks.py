@@ -21,7 +21,7 @@ import httpx
 
 from al_backend.connect import connect
 from al_backend.demo.annotator import label_next
-from al_backend.demo.backend import RunningBackend, free_port
+from al_backend.demo.backend import RunningBackend, local_settings
 from al_backend.demo.run import find_label_studio
 from al_backend.demo.sample import create_sample_project
 from al_backend.demo.server import LabelStudioServer
@@ -30,7 +30,6 @@ from al_backend.jobs.client import overview, request_training
 from al_backend.jobs.queues import QueueName, Queues
 from al_backend.labelstudio.client import LabelStudio
 from al_backend.registry import Registry
-from al_backend.settings import load_settings
 from benchmarks._report import Goal, Options, Outcome, main, percentile
 
 POSTS = 500
@@ -53,16 +52,9 @@ def measure(options: Options) -> Outcome:
 
 def _measure(server: LabelStudioServer, folder: Path, rounds: int) -> Outcome:
     client = LabelStudio(server.url, server.token)
-    port = free_port()
-    settings = load_settings(
-        label_studio_url=server.url,
-        label_studio_api_key=server.token,
-        redis_url=None,
-        model_dir=str(folder / "models"),
-        data_dir=folder / "data",
-        host="127.0.0.1",
-        port=port,
-        public_url=f"http://127.0.0.1:{port}",
+    settings = local_settings(
+        server,
+        folder,
         device="cpu",
         reconcile_every=5.0,
         min_labels=20,
