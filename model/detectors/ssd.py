@@ -23,6 +23,8 @@ from model.training.losses import DetectionLosses, initialise_variance_head, sid
 logger = logging.getLogger(__name__)
 
 SIZES = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320}
+"""Pixels of the largest image that the architecture takes."""
+STRIDE = 32
 CLASS_STD = 0.03
 """Of fresh class rows, as in torchvision's SSDlite."""
 EMBEDDING_LEVELS = 2
@@ -106,10 +108,17 @@ class SSDFamily:
     stretched = True
 
     def image_size(self, architecture: str, wanted: int) -> int:
-        """The one size of the architecture: its anchors are laid out for it."""
+        """SSD300: always 300, for which its anchors are laid out. SSDlite: a multiple of 32, at most 320.
+
+        The anchors of SSDlite are laid out on whatever maps there are, as fractions of the image.
+        """
         size = SIZES[architecture]
+        if architecture != "ssd300_vgg16":
+            if wanted < STRIDE:
+                raise ValueError(f"image size {wanted} is too small, expected at least {STRIDE}")
+            size = min(size, -(-wanted // STRIDE) * STRIDE)
         if size != wanted:
-            logger.info("%s always sees %d x %d pixels, image size %d is not used", architecture, size, size, wanted)
+            logger.info("%s sees %d x %d pixels, image size %d is not used", architecture, size, size, wanted)
         return size
 
     def learning_rate(self, architecture: str, *, pretrained: bool) -> float:

@@ -44,13 +44,13 @@ class TorchvisionTrainable:
         ]
         for parameter in network.parameters():
             parameter.requires_grad_(True)
-        self._place = family.place_of_losses(network)
+        self._family = family
         self.loss_state: DetectionLosses | None = None
         if losses is not None and not losses.library_only:
             self.loss_state = DetectionLosses(losses, num_classes).to(next(network.parameters()).device)
 
     def loss(self, images: Tensor, targets: Sequence[Target]) -> Tensor:
         """All parts of the loss, summed; torchvision averages them over images and sampled boxes."""
-        with lent(self._place, self.loss_state):
+        with lent(self._family.place_of_losses(self.module), self.loss_state):
             losses = self.module(list(images), [{"boxes": t.xyxy, "labels": t.label + 1} for t in targets])
         return torch.stack([part.float() for part in losses.values()]).sum()

@@ -63,7 +63,7 @@ def test_with_everything_off_the_loss_is_torchvisions(architecture: str, noise: 
         {"boxes": boxes, "labels": torch.tensor([1, 2])},
         {"boxes": boxes[:0], "labels": torch.zeros(0, dtype=torch.int64)},
     ]
-    layers = [layer.weight for layer in family.class_layers(network)]
+    layers = [next(layer.parameters()) for layer in family.class_layers(network)]
     results = []
     for losses in (None, DetectionLosses(LossConfig(), 2)):
         torch.manual_seed(1)  # Faster R-CNN samples proposals
