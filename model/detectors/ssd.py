@@ -20,10 +20,27 @@ from model.detectors.features import cell_features
 logger = logging.getLogger(__name__)
 
 SIZES = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320}
+"""Pixels of the largest image that the architecture takes."""
+STRIDE = 32
 CLASS_STD = 0.03
 """Of fresh class rows, as in torchvision's SSDlite."""
 EMBEDDING_LEVELS = 2
 """Maps that embeddings are read from: the backbone's own, which still say what is where."""
+
+
+class FullPrecision(nn.Sequential):
+    """Layers that stay in float32 under autocast.
+
+    Those that make the smallest maps: on CPUs with bfloat16 instructions oneDNN gives the weights of a depthwise
+    convolution with stride 2 on a map of one cell gradients from memory that nobody has written (torch 2.11:
+    infinite, or any number). They are also too small to gain from it.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The layers one after the other."""
+        with torch.autocast(input.device.type, enabled=False):
+            output: Tensor = super().forward(input.float())
+            return output
 
 
 class BackgroundSSD(SSD):
@@ -68,10 +85,17 @@ class SSDFamily:
     stretched = True
 
     def image_size(self, architecture: str, wanted: int) -> int:
-        """The one size of the architecture: its anchors are laid out for it."""
+        """SSD300: always 300, for which its anchors are laid out. SSDlite: a multiple of 32, at most 320.
+
+        The anchors of SSDlite are laid out on whatever maps there are, as fractions of the image.
+        """
         size = SIZES[architecture]
+        if architecture != "ssd300_vgg16":
+            if wanted < STRIDE:
+                raise ValueError(f"image size {wanted} is too small, expected at least {STRIDE}")
+            size = min(size, -(-wanted // STRIDE) * STRIDE)
         if size != wanted:
-            logger.info("%s always sees %d x %d pixels, image size %d is not used", architecture, size, size, wanted)
+            logger.info("%s sees %d x %d pixels, image size %d is not used", architecture, size, size, wanted)
         return size
 
     def learning_rate(self, architecture: str, *, pretrained: bool) -> float:
@@ -97,6 +121,10 @@ class SSDFamily:
             topk_candidates=made.topk_candidates,
             _skip_resize=True,
         )
+        extra = network.backbone.extra
+        if architecture != "ssd300_vgg16":
+            for level, layers in enumerate(extra):
+                extra[level] = FullPrecision(*layers)
         for module in (network.backbone, network.head):
             in_full_precision(module)
         return network
