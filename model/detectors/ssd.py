@@ -51,6 +51,21 @@ class Heads(nn.Module):
         return output
 
 
+class FullPrecision(nn.Sequential):
+    """Layers that stay in float32 under autocast.
+
+    Those that make the smallest maps: on CPUs with bfloat16 instructions oneDNN gives the weights of a depthwise
+    convolution with stride 2 on a map of one cell gradients from memory that nobody has written (torch 2.11:
+    infinite, or any number). They are also too small to gain from it.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The layers one after the other."""
+        with torch.autocast(input.device.type, enabled=False):
+            output: Tensor = super().forward(input.float())
+            return output
+
+
 class BackgroundSSD(SSD):
     """torchvision's SSD, but images without objects teach it too, and its losses can be exchanged (`lent`).
 
@@ -144,6 +159,10 @@ class SSDFamily:
             topk_candidates=made.topk_candidates,
             _skip_resize=True,
         )
+        extra = network.backbone.extra
+        if architecture != "ssd300_vgg16":
+            for level, layers in enumerate(extra):
+                extra[level] = FullPrecision(*layers)
         for module in (network.backbone, network.head):
             in_full_precision(module)
         return network

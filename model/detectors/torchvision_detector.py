@@ -155,7 +155,13 @@ class TorchvisionDetector:
         logger.info("Training %s on %d images, new classes: %s", self.architecture, len(train), fresh or "none")
         averaged, report = run_training(
             adapter,
-            BatchSampler(train, self.image_size, seed=config.seed, stretch=self._family.stretched),
+            BatchSampler(
+                train,
+                self.image_size,
+                seed=config.seed,
+                augmentation=config.augmentation,
+                stretch=self._family.stretched,
+            ),
             config,
             learning_rate=rate,
             frozen_blocks=frozen,
