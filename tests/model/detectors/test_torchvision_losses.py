@@ -23,6 +23,7 @@ from model.detectors.base import View
 from model.detectors.ssd import BackgroundSSD, SSDFamily
 from model.detectors.torchvision_detector import TorchvisionDetector, family_of
 from model.detectors.torchvision_losses import (
+    FASTER_RCNN_BETA,
     FASTER_RCNN_IOU_GAIN,
     SSD_IOU_GAIN,
     lent,
@@ -30,7 +31,7 @@ from model.detectors.torchvision_losses import (
     roi_losses,
 )
 from model.training.config import TrainingConfig
-from model.training.losses import DetectionLosses, EIoUMode, LossConfig
+from model.training.losses import DetectionLosses, EIoUMode, LossConfig, eiou_loss
 
 LITE = "ssdlite320_mobilenet_v3_large"
 MOBILE = "fasterrcnn_mobilenet_v3_large_fpn"
@@ -148,6 +149,17 @@ def rcnn_losses(config: LossConfig, *, variance: float = 0.0) -> dict[str, float
 def test_eiou_compares_decoded_boxes() -> None:
     assert ssd_losses(ONLY_EIOU)["bbox_regression"] == pytest.approx(SSD_IOU_GAIN * EIOU / 2)
     assert rcnn_losses(ONLY_EIOU)["loss_box_reg"] == pytest.approx(FASTER_RCNN_IOU_GAIN * EIOU / 2)
+
+
+@pytest.mark.parametrize(("gain", "beta"), [(SSD_IOU_GAIN, 1.0), (FASTER_RCNN_IOU_GAIN, FASTER_RCNN_BETA)])
+def test_eiou_pulls_as_hard_as_the_loss_that_it_replaces(gain: float, beta: float) -> None:
+    off = 0.1 * torch.randn(2000, 4, generator=torch.Generator().manual_seed(0))
+    deltas = (off * torch.tensor(CODER.weights)).requires_grad_()
+    anchors = torch.tensor([[0.0, 0, 40, 40]]).expand(2000, 4)
+    plain = torch.nn.functional.smooth_l1_loss(deltas, torch.zeros_like(deltas), beta=beta, reduction="sum")
+    box = gain * eiou_loss(CODER.decode_single(deltas, anchors), anchors).sum()
+    pull, wanted = (torch.autograd.grad(loss, deltas)[0].abs().mean() for loss in (box, plain))
+    assert float(pull / wanted) == pytest.approx(1, abs=0.1)
 
 
 def test_variances_attenuate() -> None:
