@@ -16,7 +16,8 @@ from model.detectors.torchvision_detector import TorchvisionDetector, family_of
 
 MIN_SCORE = 0.05
 BOXES = 20
-"""Per image above `MIN_SCORE`, in the median."""
+"""Per image above `MIN_SCORE`, about."""
+CALIBRATED_ON = 2
 
 
 def detector_for(
@@ -49,7 +50,7 @@ def _quieten(detector: TorchvisionDetector, images: Sequence[NDArray[np.uint8]])
         norm.train()
         norm.momentum = None  # plain average: one pass makes them right
     if norms:
-        detector.predict(images[:4])
+        detector.predict(images[:CALIBRATED_ON])
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.eval()
         norm.momentum = momentum
@@ -61,10 +62,10 @@ def _quieten(detector: TorchvisionDetector, images: Sequence[NDArray[np.uint8]])
             layer.weight.normal_(0, layer.weight[0].numel() ** -0.5)
             layer.bias.zero_()
         low, high = -20.0, 40.0
-        for _ in range(10):
+        for _ in range(8):
             middle = (low + high) / 2
             for layer in layers:
                 layer.bias.view(-1, rows)[:, 0] = middle
-            found = detector.predict(images[:4], min_score=MIN_SCORE)
-            many = float(np.median([len(views[View.ORIGINAL]) for views in found])) > BOXES
+            found = detector.predict(images[:CALIBRATED_ON], min_score=MIN_SCORE)
+            many = float(np.mean([len(views[View.ORIGINAL]) for views in found])) > BOXES
             low, high = (middle, high) if many else (low, middle)

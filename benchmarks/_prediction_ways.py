@@ -66,7 +66,7 @@ def _ultralytics(
 
     def predict(source: Any, batch: int) -> int:
         threads = torch.get_num_threads()
-        found = yolo.predict(
+        found: Any = yolo.predict(
             source,
             imgsz=detector.image_size,
             conf=MIN_SCORE,

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 from model.detections import Detections
 from model.detectors.base import Detector, Image, View
 from model.errors import ImageUnreadable
 from model.images import load_image
+from model.read_ahead import read_ahead
 
 BATCH = 16
-"""Files that are decoded and predicted together."""
-READERS = 2
-"""Threads that decode; the pixels of at most two batches are in memory at any time."""
+"""Files that are decoded and predicted together; the pixels of two batches are in memory at a time."""
+READERS = 4
+"""Threads that decode."""
 
 
 def predict_files(
@@ -25,9 +26,8 @@ def predict_files(
     *,
     min_score: float = 0.05,
     batch: int = BATCH,
-    readers: int = READERS,
-) -> Iterator[Mapping[View, Detections] | ImageUnreadable]:
-    """What `Detector.predict` says about each file, in order; for one that is no image, why.
+) -> Generator[Mapping[View, Detections] | ImageUnreadable | OSError, None, None]:
+    """What `Detector.predict` says about each file, in order; for one that cannot be read, why.
 
     Args:
         detector: that predicts.
@@ -35,28 +35,22 @@ def predict_files(
         views: as of `Detector.predict`.
         min_score: likewise.
         batch: files that are predicted together, at least 1.
-        readers: threads that decode ahead, at least 1.
     """
     chunks = [files[start : start + batch] for start in range(0, len(files), batch)]
-    pool = ThreadPoolExecutor(readers, thread_name_prefix="decode")
-    try:
-        pending: deque[list[Future[Image | ImageUnreadable]]] = deque()
-        for number in range(len(chunks) + 1):
-            if number < len(chunks):
-                pending.append([pool.submit(_decode, file) for file in chunks[number]])
-            if number == 0:
-                continue
-            decoded = [future.result() for future in pending.popleft()]
-            images = [image for image in decoded if not isinstance(image, ImageUnreadable)]
+
+    def decode(chunk: Sequence[Path | bytes]) -> list[Image | ImageUnreadable | OSError]:
+        return list(pool.map(_decode, chunk))
+
+    with ThreadPoolExecutor(READERS, thread_name_prefix="decode") as pool, closing(read_ahead(decode, chunks)) as made:
+        for decoded in made:
+            images = [image for image in decoded if not isinstance(image, (ImageUnreadable, OSError))]
             found = iter(detector.predict(images, views, min_score=min_score))
             for image in decoded:
-                yield image if isinstance(image, ImageUnreadable) else next(found)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+                yield image if isinstance(image, (ImageUnreadable, OSError)) else next(found)
 
 
-def _decode(file: Path | bytes) -> Image | ImageUnreadable:
+def _decode(file: Path | bytes) -> Image | ImageUnreadable | OSError:
     try:
         return load_image(file)
-    except ImageUnreadable as error:
+    except (ImageUnreadable, OSError) as error:
         return error
