@@ -119,7 +119,7 @@ class SSDFamily:
 
     name = "ssd"
     architectures: tuple[str, ...] = tuple(SIZES)
-    batch: Mapping[str, int] = {"cpu": 8, "cuda": 32}
+    batch: Mapping[str, int] = {"cpu": 4, "cuda": 32}
     stretched = True
 
     def image_size(self, architecture: str, wanted: int) -> int:
