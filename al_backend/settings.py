@@ -71,7 +71,7 @@ class LearningSettings(BaseModel):
     )
     iterations: int = Field(600, ge=1, description="Optimizer steps of one training.")
     losses: Literal["library", "huale"] = Field(
-        "library", description="The network library's own losses, or HUALE's (emphasis, EIoU, uncertainty; YOLO only)."
+        "library", description="The network library's own losses, or HUALE's (emphasis, EIoU, uncertainty)."
     )
     batch_size: int = Field(16, ge=1, description="Images per training step.")
     image_size: int = Field(640, ge=64, description="Pixels of the longer side that the detector sees.")

@@ -19,8 +19,9 @@ from model.detectors.ultralytics_library import non_max_suppression
 OVERLAP = 0.7
 """IoU above which the weaker of two boxes of one class is dropped; Ultralytics' own setting."""
 MAX_DETECTIONS = 300
-NO_TIME_LIMIT = 1e6
-"""Seconds per image: Ultralytics' limit would silently leave the rest of a slow batch empty."""
+NO_TIME_LIMIT = float("inf")
+"""Seconds per image: Ultralytics' limit would silently leave the rest of a slow batch empty, also after a jump of the
+clock, however far."""
 
 
 def raw_output(head: Any, output: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
