@@ -39,12 +39,12 @@ def ids(strategy: Strategy, pool: pl.DataFrame, labelled: pl.DataFrame | None = 
 
 def test_core_set_takes_the_farthest_from_all_that_is_labelled_or_chosen() -> None:
     strategy = create_strategy(StrategyConfig("core_set"))
-    pool = table({1: 10, 2: 180, 3: 90, 4: 170, 5: 80})
+    pool = table({1: 10, 2: 180, 3: 90, 4: 170, 5: 80, 6: -5})
     result = strategy.rank(pool, CONTEXT, table({100: 0}))
     # 180 is farthest from 0, then 90 from both, then 10 and 170 and 80 are all 10 from something: by id.
-    assert result.table["task_id"].to_list() == [2, 3, 1, 4, 5]
+    assert result.table["task_id"].to_list() == [2, 3, 1, 4, 5, 6]
     assert result.table["informativeness"].to_list() == pytest.approx(
-        [chord(180), chord(90), chord(10), chord(10), chord(10)], abs=1e-3
+        [chord(180), chord(90), chord(10), chord(10), chord(10), chord(5)], abs=1e-3
     )
     assert json.loads(json.dumps(result.fitted)) == result.fitted
     # A late image: 40 degrees from the nearest of 0, 180, 90 and what was chosen third (10).
