@@ -12,13 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from model.acquisition.geometry import matched_pairs
 from model.acquisition.uncertainty import entropy
 from model.detections import Detections
 
-Array = NDArray[np.float64]
-
-SAME_OBJECT = 0.5
-"""IoU from which boxes of two views are taken for one object."""
 CODER = (10.0, 10.0, 5.0, 5.0)
 """What offsets of centre and size are multiplied with; of SSD and Faster R-CNN alike."""
 NEGATIVES = 3
@@ -71,11 +68,11 @@ def expected_detection_loss(original: Detections, other: Detections) -> Expected
     _require_same_image(original, other)
     first, second = (1.0 - np.clip(d.probs[:, -1].astype(np.float64), 0, 1) for d in (original, other))
     doubt = [entropy(d.probs).sum() / max(1.0, f.sum()) for d, f in ((original, first), (other, second))]
-    pairs = _pairs(original.xyxy, other.xyxy)
-    rows, columns = [row for row, _, _ in pairs], [column for _, column, _ in pairs]
+    matched = matched_pairs(original.xyxy, other.xyxy)
+    rows, columns = [row for row, _, _ in matched], [column for _, column, _ in matched]
     weight = (first[rows] + second[columns]) / 2
     alone = np.delete(first, rows).sum() + np.delete(second, columns).sum()
-    apart = (weight * (1.0 - np.array([iou for _, _, iou in pairs]))).sum() + alone
+    apart = (weight * (1.0 - np.array([iou for _, _, iou in matched]))).sum() + alone
     return ExpectedLoss(float(sum(doubt) / 2), float(apart / max(1.0, weight.sum() + alone)))
 
 
@@ -113,42 +110,16 @@ def pseudo_label_loss(
     if not 0.0 < reported_from <= 1.0:
         raise ValueError(f"reported_from is {reported_from}, expected in (0, 1]")
     labels = original.select(original.score >= min_score)
-    pairs = _pairs(labels.xyxy, other.xyxy)
+    matched = matched_pairs(labels.xyxy, other.xyxy)
     rows = np.clip(other.probs.astype(np.float64), LEAST_PROBABILITY, 1.0)
-    loss = -np.log(reported_from) * (len(labels) - len(pairs))
-    for label, found, _ in pairs:
+    loss = -np.log(reported_from) * (len(labels) - len(matched))
+    for label, found, _ in matched:
         loss -= np.log(rows[found, labels.label[label]])
         loss += _offset_loss(other.xyxy[found], labels.xyxy[label])
-    unmatched = np.delete(np.arange(len(other)), [found for _, found, _ in pairs])
+    unmatched = np.delete(np.arange(len(other)), [found for _, found, _ in matched])
     background = np.sort(-np.log(rows[unmatched, -1]))[::-1]
     objects = max(1, len(labels))
     return float((loss + background[: NEGATIVES * objects].sum()) / objects)
-
-
-def _pairs(first: NDArray[np.float32], second: NDArray[np.float32]) -> list[tuple[int, int, float]]:
-    """Boxes of one object: positions in `first` and `second` and their IoU, each box at most once, best IoU first."""
-    overlaps = _iou(first.astype(np.float64), second.astype(np.float64))
-    rows, columns = np.nonzero(overlaps >= SAME_OBJECT)
-    result: list[tuple[int, int, float]] = []
-    used_rows: set[int] = set()
-    used_columns: set[int] = set()
-    for index in np.argsort(-overlaps[rows, columns], kind="stable"):
-        row, column = int(rows[index]), int(columns[index])
-        if row not in used_rows and column not in used_columns:
-            used_rows.add(row)
-            used_columns.add(column)
-            result.append((row, column, float(overlaps[row, column])))
-    return result
-
-
-def _iou(first: Array, second: Array) -> Array:
-    """IoU of each with each, shape (n, m); 0 for boxes without area."""
-    lower = np.maximum(first[:, None, :2], second[None, :, :2])
-    upper = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = np.clip(upper - lower, 0, None).prod(axis=2)
-    areas = [np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=1) for boxes in (first, second)]
-    union = areas[0][:, None] + areas[1][None, :] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
 def _offset_loss(box: NDArray[np.float32], label: NDArray[np.float32]) -> float:

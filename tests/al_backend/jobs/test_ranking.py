@@ -10,14 +10,12 @@ import pytest
 
 from al_backend.jobs.context import Context
 from al_backend.jobs.ranking import (
-    draw_pool,
     newest_ranking,
     order,
     place_measured,
     prediction_items,
-    strategy_fields,
-    strategy_of,
 )
+from al_backend.jobs.strategies import strategy_fields, strategy_of
 from al_backend.registry import Ranking
 from al_backend.settings import LearningSettings, load_settings
 from model.acquisition.order import order_scores
@@ -177,25 +175,6 @@ def test_nothing_measured_is_nothing_placed(here: Context) -> None:
 
 
 # Which tasks, which ranking
-
-
-@pytest.mark.parametrize("size", [0, 5, 6])
-def test_the_whole_pool_is_drawn_when_there_is_no_limit_below_it(size: int) -> None:
-    assert draw_pool([5, 3, 9, 1, 7], size, seed=0) == [5, 3, 9, 1, 7]
-
-
-def test_a_part_of_the_pool_depends_on_the_tasks_and_the_seed_alone() -> None:
-    pool = list(range(100))
-    drawn = draw_pool(pool, 10, seed=0)
-    assert len(set(drawn)) == 10
-    assert set(drawn) < set(pool)
-    assert draw_pool(pool[::-1], 10, seed=0) == drawn
-    assert set(draw_pool(pool, 10, seed=1)) != set(drawn)
-    assert all(type(task) is int for task in drawn)
-
-
-def test_an_empty_pool_is_drawn_empty() -> None:
-    assert draw_pool([], 10, seed=0) == []
 
 
 def test_the_newest_ranking_of_a_version_has_the_highest_number() -> None:

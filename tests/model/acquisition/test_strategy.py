@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from model.acquisition.random_sampling import draw_pool
 from model.acquisition.strategy import (
     INFORMATIVENESS,
     RankingContext,
     Strategy,
     StrategyConfig,
     create_strategy,
+    measurement_table,
     strategy_names,
 )
 from model.detections import Detections
@@ -42,12 +44,12 @@ def detections(*rows: list[float], num_classes: int = 2) -> Detections:
 
 
 def measured(strategy: Strategy, pool: dict[int, Detections], context: RankingContext = CONTEXT) -> pl.DataFrame:
-    rows = [{"task_id": task} | strategy.measure(task, {View.ORIGINAL: found}, context) for task, found in pool.items()]
-    return pl.DataFrame(rows, schema_overrides={"task_id": pl.Int64})
+    rows = {task: strategy.measure(task, {View.ORIGINAL: found}, context) for task, found in pool.items()}
+    return measurement_table(rows, strategy.columns(context))
 
 
 def ranked_ids(strategy: Strategy, pool: dict[int, Detections], context: RankingContext = CONTEXT) -> list[int]:
-    return strategy.rank(measured(strategy, pool, context), context)["task_id"].to_list()
+    return strategy.rank(measured(strategy, pool, context), context).table["task_id"].to_list()
 
 
 def all_configs() -> list[StrategyConfig]:
@@ -75,7 +77,7 @@ def test_golden_informativeness(uncertainty: str, aggregation: str, weights: boo
     strategy = create_strategy(StrategyConfig("uncertainty", uncertainty, aggregation, weights))
     table = measured(strategy, {1: detections([0.6, 0.3, 0.1], [0.2, 0.5, 0.3])})
     assert table.row(0, named=True) == {"task_id": 1, "uncertainty": pytest.approx(expected, abs=1e-6), "boxes": 2.0}
-    assert strategy.informativeness(table, CONTEXT).to_list() == pytest.approx([expected], abs=1e-6)
+    assert strategy.informativeness(table, CONTEXT, {}).to_list() == pytest.approx([expected], abs=1e-6)
 
 
 def test_weights_go_by_each_box_not_by_the_first() -> None:
@@ -113,20 +115,39 @@ def test_random_is_a_stable_shuffle_by_seed() -> None:
     assert strategy.measure(1, {}, CONTEXT) == {}
     table = pl.DataFrame({"task_id": range(1, 11)})
     # Written down once: another release, platform or Python must give the same.
-    assert strategy.rank(table, CONTEXT)["task_id"].to_list() == GOLDEN_SHUFFLE
+    assert strategy.rank(table, CONTEXT).table["task_id"].to_list() == GOLDEN_SHUFFLE
     other = RankingContext(CONTEXT.classes, CONTEXT.label_counts, seed=6)
-    assert strategy.rank(table, other)["task_id"].to_list() != GOLDEN_SHUFFLE
+    assert strategy.rank(table, other).table["task_id"].to_list() != GOLDEN_SHUFFLE
 
 
 def test_random_is_evenly_spread_and_independent_of_the_id() -> None:
     strategy = create_strategy(StrategyConfig("random"))
-    values = strategy.informativeness(pl.DataFrame({"task_id": range(100_000)}), CONTEXT).to_numpy()
+    values = strategy.informativeness(pl.DataFrame({"task_id": range(100_000)}), CONTEXT, {}).to_numpy()
     assert values.min() >= 0
     assert values.max() < 1
     counts, _ = np.histogram(values, bins=20, range=(0, 1))
     assert abs(counts - 5000).max() < 5 * np.sqrt(5000)
     assert abs(np.corrcoef(values, np.arange(100_000))[0, 1]) < 0.02
     assert abs(np.corrcoef(values[1:], values[:-1])[0, 1]) < 0.02
+
+
+@pytest.mark.parametrize("size", [0, 5, 6])
+def test_the_whole_pool_is_drawn_when_there_is_no_limit_below_it(size: int) -> None:
+    assert draw_pool([5, 3, 9, 1, 7], size, seed=0) == [5, 3, 9, 1, 7]
+
+
+def test_a_part_of_the_pool_depends_on_the_tasks_and_the_seed_alone() -> None:
+    pool = list(range(100))
+    drawn = draw_pool(pool, 10, seed=0)
+    assert len(set(drawn)) == 10
+    assert set(drawn) < set(pool)
+    assert draw_pool(pool[::-1], 10, seed=0) == drawn
+    assert set(draw_pool(pool, 10, seed=1)) != set(drawn)
+    assert all(type(task) is int for task in drawn)
+
+
+def test_an_empty_pool_is_drawn_empty() -> None:
+    assert draw_pool([], 10, seed=0) == []
 
 
 @st.composite
@@ -147,13 +168,13 @@ def test_the_ranking_depends_on_neither_order_nor_shards(
 ) -> None:
     context = RankingContext(("cod", "eel"), (40, 2), seed)
     strategy = create_strategy(config)
-    expected = strategy.rank(measured(strategy, pool, context), context)
+    expected = strategy.rank(measured(strategy, pool, context), context).table
 
     tasks = list(pool)
     random.Random(seed).shuffle(tasks)
     cuts = [tasks[start : start + shard_size] for start in range(0, len(tasks), shard_size)]
     shards = [measured(create_strategy(config), {task: pool[task] for task in cut}, context) for cut in cuts]
-    assert_frame_equal(strategy.rank(pl.concat(shards), context), expected, check_exact=True)
+    assert_frame_equal(strategy.rank(pl.concat(shards), context).table, expected, check_exact=True)
 
     values = expected[INFORMATIVENESS].to_numpy()
     assert expected[INFORMATIVENESS].dtype == pl.Float64
@@ -177,7 +198,7 @@ def test_a_more_certain_copy_never_ranks_higher(
         # Only rows whose likeliest entry is a class get more certain by moving towards that class.
         sharper = np.where((found.probs.argmax(axis=1) == found.label)[:, None], mixed, found.probs)
         table = measured(strategy, {1: found, 2: detections(*sharper.tolist())})
-        before, after = strategy.informativeness(table, CONTEXT)
+        before, after = strategy.informativeness(table, CONTEXT, {})
         assert after <= before + 1e-5
 
 
@@ -186,11 +207,11 @@ def test_one_class_one_task_and_an_empty_pool(config: StrategyConfig) -> None:
     strategy = create_strategy(config)
     context = RankingContext(("cod",), (0,), 0)
     for found in (detections([0.7, 0.3]), detections(num_classes=1)):
-        ranked = strategy.rank(measured(strategy, {4: found}, context), context)
+        ranked = strategy.rank(measured(strategy, {4: found}, context), context).table
         assert ranked["task_id"].to_list() == [4]
         assert np.isfinite(ranked[INFORMATIVENESS].to_list()).all()
     none = measured(strategy, {4: detections([0.7, 0.3])}, context).clear()
-    assert strategy.rank(none, context).height == 0
+    assert strategy.rank(none, context).table.height == 0
 
 
 @pytest.mark.parametrize("counts", [(0, 0), (10**12, 0), (0, 10**12), (1, 10**6)])
@@ -198,15 +219,15 @@ def test_unseen_and_dominant_classes_stay_finite(counts: tuple[int, int]) -> Non
     context = RankingContext(("cod", "eel"), counts, 0)
     strategy = create_strategy(StrategyConfig())
     table = measured(strategy, {1: detections([0.6, 0.3, 0.1], [0.2, 0.5, 0.3])}, context)
-    value = strategy.informativeness(table, context)[0]
+    value = strategy.informativeness(table, context, {})[0]
     assert np.isfinite(value)
     assert value > 0
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
-    assert strategy_names() == ("random", "uncertainty")
-    with pytest.raises(ValueError, match="'huale', expected one of: random, uncertainty"):
-        create_strategy(StrategyConfig(name="huale"))
+    assert strategy_names() == ("cald", "core_set", "huale", "ppal", "random", "typical", "uncertainty")
+    with pytest.raises(ValueError, match="'bald', expected one of: cald, core_set, huale"):
+        create_strategy(StrategyConfig(name="bald"))
     with pytest.raises(ValueError, match="uncertainty is 'bald', expected one of: least_confidence, margin, entropy"):
         StrategyConfig(uncertainty="bald")
     with pytest.raises(ValueError, match="aggregation is 'median'"):

@@ -1,0 +1,131 @@
+"""The strategy `huale`: retrieve by entropy, then rank the few candidates by four metrics of two views."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+
+from model.acquisition.aggregation import Aggregation, aggregate
+from model.acquisition.base import (
+    EMPTY_VALUE,
+    INFORMATIVENESS,
+    Columns,
+    EmptyPolicy,
+    Fitted,
+    Measurement,
+    Ranked,
+    RankingContext,
+    StrategyConfig,
+    first_by,
+    require_columns,
+    require_detections,
+    sorted_by_informativeness,
+)
+from model.acquisition.config import CategoryDiversity
+from model.acquisition.huale_metrics import (
+    category_diversity,
+    localization_confidence,
+    overlap_ratio,
+    semantic_affinity,
+    strongest,
+)
+from model.acquisition.uncertainty import entropy
+from model.detections import Detections
+from model.detectors.base import View
+
+METRICS = ("semantic_affinity", "category_diversity", "overlap_ratio", "localization_confidence")
+RETRIEVAL = 4.0
+"""Candidates as a multiple of the budget; the publication does not say, this is PPAL's."""
+_PERCENTILES = (1.0, 99.0)
+
+
+class Huale:
+    """The images with the highest entropy come first; among them the length of the vector of metrics decides.
+
+    Args:
+        config: `retrieval`, `empty_policy` and what begins with `huale_` apply.
+
+    Source: Nguyen et al., IEEE Big Data 2023; what they leave open is ours (`docs/algorithms.md`).
+    """
+
+    name = "huale"
+    views: tuple[View, ...] = (View.ORIGINAL,)
+    candidate_views: tuple[View, ...] = (View.ORIGINAL, View.HFLIP)
+    uses_labelled = False
+
+    def __init__(self, config: StrategyConfig) -> None:
+        self._config = config
+        self._aggregation = Aggregation(config.huale_entropy)
+        self._category = CategoryDiversity(config.huale_category)
+        self._empty_value = EMPTY_VALUE[EmptyPolicy(config.empty_policy)]
+
+    def columns(self, context: RankingContext) -> Columns:
+        """`entropy` of the image in nats, and the number of its `boxes`."""
+        return {"entropy": pl.Float64(), "boxes": pl.Float64()}
+
+    def candidate_columns(self, context: RankingContext) -> Columns:
+        """The four metrics, and how many boxes both views have together."""
+        return dict.fromkeys((*METRICS, "boxes_of_views"), pl.Float64())
+
+    def measure(self, task_id: int, detections: Mapping[View, Detections], context: RankingContext) -> Measurement:
+        """See `columns`; the entropy of an image without detections is 0."""
+        found = strongest(require_detections(task_id, detections[View.ORIGINAL], context))
+        value = aggregate(entropy(found.probs), self._aggregation)
+        return {"entropy": value, "boxes": float(len(found))}
+
+    def candidates(self, measurements: pl.DataFrame, context: RankingContext) -> list[int]:
+        """Those with the highest entropy."""
+        require_columns(measurements, ["entropy"])
+        return first_by(measurements, "entropy", self._config.candidates(context.budget, RETRIEVAL))
+
+    def measure_candidate(
+        self, task_id: int, detections: Mapping[View, Detections], context: RankingContext
+    ) -> Measurement:
+        """See `candidate_columns`."""
+        original, other = (strongest(require_detections(task_id, detections[v], context)) for v in self.candidate_views)
+        return {
+            "semantic_affinity": semantic_affinity(original, other),
+            "category_diversity": category_diversity(original, other, self._category),
+            "overlap_ratio": overlap_ratio(original),
+            "localization_confidence": localization_confidence(original, other),
+            "boxes_of_views": float(len(original) + len(other)),
+        }
+
+    def rank(self, measurements: pl.DataFrame, context: RankingContext, labelled: pl.DataFrame | None = None) -> Ranked:
+        """Candidates first. Fitted: the range of every metric among them, and the entropy that made them so."""
+        require_columns(measurements, [*METRICS, "boxes_of_views", "entropy"], nullable=True)
+        seen = measurements.filter(pl.col("boxes_of_views") > 0)
+        low, high = [0.0] * len(METRICS), [0.0] * len(METRICS)
+        if seen.height:
+            ranges = np.percentile(seen.select(METRICS).to_numpy(), _PERCENTILES, axis=0)
+            low, high = ranges[0].tolist(), ranges[1].tolist()
+        looked_at = measurements.filter(pl.col("boxes_of_views").is_not_null())
+        least = looked_at["entropy"].min() if looked_at.height else 0.0
+        fitted: Fitted = {"least_entropy": least, "low": low, "high": high}
+        return Ranked(
+            sorted_by_informativeness(measurements, self.informativeness(measurements, context, fitted)), fitted
+        )
+
+    def informativeness(self, measurements: pl.DataFrame, context: RankingContext, fitted: Fitted) -> pl.Series:
+        """In [1, 2] for candidates: 1 plus `sqrt(sum |w| d^2 / sum |w|)`; below 1, by entropy, for all others."""
+        require_columns(measurements, ["entropy", "boxes"])
+        require_columns(measurements, [*METRICS, "boxes_of_views"], nullable=True)
+        weights = self._config.huale_weights
+        squares = pl.lit(0.0)
+        for name, low, high, weight in zip(METRICS, fitted["low"], fitted["high"], weights, strict=True):
+            if weight and high > low:
+                scaled = ((pl.col(name) - low) / (high - low)).clip(0.0, 1.0)
+                squares += abs(weight) * (scaled if weight > 0 else 1.0 - scaled) ** 2
+        length = (squares / math.fsum(map(abs, weights))).sqrt()
+        candidate = (pl.col("boxes_of_views") > 0) & (pl.col("entropy") >= fitted["least_entropy"])
+        value = (
+            pl.when(candidate.fill_null(False))
+            .then(1.0 + length)
+            .when(pl.col("boxes") > 0)
+            .then(pl.col("entropy") / (1.0 + pl.col("entropy")))
+            .otherwise(self._empty_value)
+        )
+        return measurements.select(value.cast(pl.Float64).alias(INFORMATIVENESS)).to_series()

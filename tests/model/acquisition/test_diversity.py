@@ -1,0 +1,135 @@
+"""The diversity step, on images whose embeddings lie on a circle."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+
+from model.acquisition.strategy import RankingContext, StrategyConfig, create_strategy, measurement_table
+from model.detections import Detections
+from model.detectors.base import View
+
+CONTEXT = RankingContext(("cod", "eel"), (1, 1), seed=0, budget=2)
+QUIET = {"exploration": 0.0, "empty_quota": 0.0, "class_weights": False}
+Pool = dict[int, Detections]
+
+
+def image(degrees: float, *scores: float, kind: int = 0) -> Detections:
+    """Boxes of one class with these scores; the embedding is a point on a circle."""
+    probs = np.zeros((len(scores), 3), np.float32)
+    probs[:, kind], probs[:, 2] = scores, 1 - np.array(scores)
+    angle = math.radians(degrees)
+    return Detections(
+        xyxy=np.tile(np.array([1, 1, 9, 9], np.float32), (len(scores), 1)),
+        score=np.array(scores, np.float32),
+        label=np.full(len(scores), kind, np.int64),
+        probs=probs,
+        height=10,
+        width=10,
+        image_embedding=np.array([math.cos(angle), math.sin(angle)], np.float32),
+    )
+
+
+def order(pool: Pool, labelled: Pool | None = None, context: RankingContext = CONTEXT, **settings: object) -> list[int]:
+    config = StrategyConfig(**{"diversity": True, **QUIET, **settings})  # type: ignore[arg-type]
+    strategy = create_strategy(config)
+
+    def measured(images: Pool) -> pl.DataFrame:
+        rows = {task: strategy.measure(task, {View.ORIGINAL: found}, context) for task, found in images.items()}
+        return measurement_table(rows, strategy.columns(context))
+
+    ranked = strategy.rank(measured(pool), context, None if labelled is None else measured(labelled)).table
+    assert ranked["task_id"].n_unique() == ranked.height == len(pool)
+    return list(ranked["task_id"])
+
+
+# The most uncertain are 1, 2, 3, 4, in this order; twice the budget of 2 is to choose from. Their mean is the centre.
+FOUR = {1: image(0, 0.5), 2: image(10, 0.55), 3: image(180, 0.6), 4: image(190, 0.65)}
+LESS = {5: image(270, 0.9), 6: image(90, 0.95)}
+
+
+def test_the_first_places_go_to_images_that_differ() -> None:
+    assert order({**FOUR, **LESS}) == [1, 3, 2, 4, 5, 6]
+    assert order({**FOUR, **LESS}, diversity=False) == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_is_labelled_need_not_be_chosen() -> None:
+    # 0 degrees and what is near is known: the far ones come first, of these the farthest.
+    assert order({**FOUR, **LESS}, {100: image(-15, 0.9)})[0] == 3
+    # Both sides are known, so the ones that are less near to them come first.
+    sides = {100: image(-8, 0.9), 101: image(172, 0.9)}
+    assert order({**FOUR, **LESS}, sides, near_duplicate=0.0)[:2] == [2, 4]
+
+
+def test_images_that_share_no_class_are_not_alike_however_they_look() -> None:
+    pool = {1: image(0, 0.5), 2: image(40, 0.52), 3: image(10, 0.55, kind=1), 4: image(30, 0.6), **LESS}
+    assert order(pool, near_duplicate=0.0)[:2] == [1, 3]
+
+
+def test_near_duplicates_are_left_for_later() -> None:
+    burst = {1: image(0, 0.5), 2: image(1, 0.51), 3: image(2, 0.52), 4: image(-1, 0.53)}
+    pool = {**burst, **LESS, 7: image(180, 0.91)}
+    # Of the first four, all of the burst, one; of the next two another one; near ones behind these.
+    assert order(pool) == [1, 7, 5, 2, 3, 4, 6]
+    assert order(pool, near_duplicate=0.0)[:2] == [1, 3]
+    # With a labelled image of the burst none of it.
+    known = {100: image(0.5, 0.9)}
+    assert order(pool, known)[0] == 7
+    assert order(pool, known)[1] not in burst
+    # There is nothing else: then they are taken all the same.
+    same = {task: image(30, 0.5) for task in (3, 1, 2)}
+    assert order(same, {100: image(30, 0.9)}, near_duplicate=0.0) == [1, 2, 3]
+
+
+def test_a_share_of_the_places_is_drawn_at_random() -> None:
+    pool = {task: image(task, 0.5 + task / 1000) for task in range(1, 400)}
+    ten = RankingContext(CONTEXT.classes, CONTEXT.label_counts, seed=0, budget=10)
+    plain = order(pool, context=ten, near_duplicate=0.0)
+    mixed = order(pool, context=ten, near_duplicate=0.0, exploration=0.3)
+    assert max(plain[:10]) <= 20
+    drawn = [task for task in mixed[:10] if task > 20]
+    assert len(drawn) == 3
+    assert [mixed.index(task) for task in drawn] == [1, 5, 8]
+    other = RankingContext(CONTEXT.classes, CONTEXT.label_counts, seed=1, budget=10)
+    drawn_otherwise = order(pool, context=other, near_duplicate=0.0, exploration=0.3)[:10]
+    assert drawn_otherwise != mixed[:10]
+    assert {task for task in drawn_otherwise if task <= 20} == set(mixed[:10]) - set(drawn)
+    assert sorted(order(pool, context=ten, exploration=1.0)) == sorted(pool)
+
+
+@pytest.mark.parametrize("policy", ["first", "last"])
+def test_images_without_detections_get_their_quota_and_no_more(policy: str) -> None:
+    pool = {task: image(task * 7, 0.5 + task / 100) for task in range(1, 21)}
+    pool |= {task: image(task * 13) for task in range(50, 70)}
+    ten = RankingContext(CONTEXT.classes, CONTEXT.label_counts, seed=0, budget=10)
+    found = order(pool, context=ten, empty_quota=0.2, empty_policy=policy)
+    assert sum(task >= 50 for task in found[:10]) == 2
+    # Behind the budget the policy decides again.
+    assert all((task >= 50) is (policy == "first") for task in found[10:18])
+    assert sum(task >= 50 for task in order(pool, context=ten, empty_policy=policy)[:10]) == 0
+    nothing = {task: found for task, found in pool.items() if task >= 50}
+    assert len(order(nothing, context=ten, empty_quota=0.2, empty_policy=policy)) == 20
+
+
+def test_every_strategy_can_be_followed_by_it() -> None:
+    config = StrategyConfig("random", diversity=True)
+    strategy = create_strategy(config)
+    assert strategy.name == "random"
+    assert strategy.views == (View.ORIGINAL,)
+    assert strategy.uses_labelled
+    huale = create_strategy(StrategyConfig("huale", diversity=True))
+    assert huale.candidate_views == (View.ORIGINAL, View.HFLIP)
+    assert set(huale.columns(CONTEXT)) == {"entropy", "boxes", "embedding", "class_shares"}
+
+
+def test_informativeness_stays_that_of_the_strategy() -> None:
+    strategy = create_strategy(StrategyConfig(diversity=True, class_weights=False))
+    plain = create_strategy(StrategyConfig(class_weights=False))
+    row = strategy.measure(1, {View.ORIGINAL: image(0, 0.5, 0.7)}, CONTEXT)
+    table = measurement_table({1: row}, strategy.columns(CONTEXT))
+    assert strategy.informativeness(table, CONTEXT, {}).to_list() == plain.informativeness(table, CONTEXT, {}).to_list()
+    assert row["class_shares"] == [1.0, 0.0, 0.0]
+    assert strategy.measure(1, {View.ORIGINAL: image(0)}, CONTEXT)["class_shares"] == [0.0, 0.0, 1.0]
