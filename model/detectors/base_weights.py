@@ -1,15 +1,18 @@
-"""Fetches Ultralytics' own pretrained weights once and keeps them as safetensors."""
+"""Fetches pretrained weights once, Ultralytics' own for one, and keeps them as safetensors."""
 
 from __future__ import annotations
 
 import logging
 import shutil
 import time
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.request import Request, urlopen
 
+from model.detectors.base import Detector
+from model.detectors.weights import WEIGHTS_NAME
 from model.errors import WeightsRefused
 
 logger = logging.getLogger(__name__)
@@ -21,10 +24,10 @@ LONGEST_SECONDS = 300.0
 
 
 def fetch_base(architecture: str, folder: Path, *, release: str = RELEASE, timeout: float = 5.0) -> Path | None:
-    """Download `<architecture>u.pt` (trained on COCO) and store it as `<folder>/<architecture>.safetensors`.
+    """Store Ultralytics' `<architecture>u.pt`, trained on COCO, as `<folder>/<architecture>.safetensors`.
 
-    The file is opened with Ultralytics' restricted loader, which runs no code from it. No file is left behind when
-    anything fails; that is a warning, because a training can start without.
+    The original file is taken from `folder` if somebody put it there, else downloaded. It is opened with Ultralytics'
+    restricted loader, which runs no code from it.
 
     Args:
         architecture: `yolov5n` to `yolov5x`.
@@ -33,25 +36,58 @@ def fetch_base(architecture: str, folder: Path, *, release: str = RELEASE, timeo
         timeout: seconds for the connection and for each read.
 
     Returns:
-        The stored file; an earlier one is returned without asking the network. None when it could not be had.
+        See `stored`.
     """
-    target = folder / f"{architecture}.safetensors"
+
+    def make(original: Path) -> Detector:
+        import torch
+
+        from model.detectors import yolo
+
+        return yolo.create(
+            architecture, None, image_size=640, device=torch.device("cpu"), base=original, seed=0, allow_pickle=True
+        )
+
+    return stored(folder / f"{architecture}.safetensors", f"{release}/{architecture}u.pt", make, timeout)
+
+
+def stored(target: Path, url: str, make: Callable[[Path], Detector], timeout: float) -> Path | None:
+    """The weights of a published file as safetensors, made once.
+
+    No file is left behind when anything fails; that is a warning, because a training can start without.
+
+    Args:
+        target: what is made; its folder is where the original file may lie already.
+        url: of the original.
+        make: the detector that the original file holds; raises `WeightsRefused` for another file.
+        timeout: seconds for the connection and for each read.
+
+    Returns:
+        `target`; an earlier one is returned without asking the network. None when it could not be had.
+    """
     if target.is_file():
         return target
-    url = f"{release}/{architecture}u.pt"
+    name = url.rsplit("/", 1)[1]
     try:
         with TemporaryDirectory() as temporary:
-            downloaded = Path(temporary) / f"{architecture}u.pt"
-            download(url, downloaded, timeout)
-            _convert(architecture, downloaded, target)
+            original = target.parent / name
+            if not original.is_file():
+                original = Path(temporary) / name
+                download(url, original, timeout)
+            made = Path(temporary) / "made"
+            make(original).save(made)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(f".{target.name}.part")
+            shutil.move(made / WEIGHTS_NAME, partial)
+            partial.replace(target)
     except (OSError, HTTPException, WeightsRefused) as error:
         logger.warning(
             "No pretrained weights for %s: %s could not be used (%s). Trainings start from weaker or random weights "
-            "and need many more labels; download the file elsewhere and put it into %s",
-            architecture,
+            "and need many more labels; download the file elsewhere and put it, as it is, into %s",
+            target.stem,
             url,
             error,
-            folder,
+            target.parent,
         )
         return None
     return target
@@ -69,19 +105,3 @@ def download(url: str, path: Path, timeout: float) -> None:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"not complete after {LONGEST_SECONDS:.0f} s")
             file.write(block)
-
-
-def _convert(architecture: str, pickled: Path, target: Path) -> None:
-    import torch
-
-    from model.detectors import yolo
-
-    detector = yolo.create(
-        architecture, None, image_size=640, device=torch.device("cpu"), base=pickled, seed=0, allow_pickle=True
-    )
-    with TemporaryDirectory() as temporary:
-        detector.save(Path(temporary))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.part")
-        shutil.move(Path(temporary) / "weights.safetensors", partial)
-        partial.replace(target)

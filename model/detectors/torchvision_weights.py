@@ -7,14 +7,10 @@ experiments on data whose classes COCO knows already.
 from __future__ import annotations
 
 import hashlib
-import logging
 import pickle
 import re
-import shutil
 from collections.abc import Mapping
-from http.client import HTTPException
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -27,10 +23,9 @@ from torchvision.models.detection import (
     SSDLite320_MobileNet_V3_Large_Weights,
 )
 
-from model.detectors.base_weights import download
+from model.detectors.base import Detector
+from model.detectors.base_weights import stored
 from model.errors import WeightsRefused
-
-logger = logging.getLogger(__name__)
 
 COCO: Mapping[str, str] = {
     "ssd300_vgg16": SSD300_VGG16_Weights.COCO_V1.url,
@@ -142,11 +137,10 @@ def with_backbone(architecture: str, network: nn.Module, state: Mapping[str, Ten
 def fetch_base(
     architecture: str, folder: Path, *, imagenet: bool = False, url: str | None = None, timeout: float = 5.0
 ) -> Path | None:
-    """Get torchvision's weights and store them as `<folder>/<architecture>.safetensors`.
+    """Store torchvision's weights as `<folder>/<architecture>.safetensors`.
 
     The original file is taken from `folder` if somebody put it there, else downloaded; the hash in its name is
-    checked, and no code from it is run. No file is left behind when anything fails; that is a warning, because a
-    training can start without.
+    checked, and no code from it is run.
 
     Args:
         architecture: a key of `COCO`.
@@ -156,32 +150,15 @@ def fetch_base(
         timeout: seconds for the connection and for each read.
 
     Returns:
-        The stored file; an earlier one is returned without asking the network. None when it could not be had.
+        See `base_weights.stored`.
     """
+
+    def make(original: Path) -> Detector:
+        _check_hash(original)
+        return _detector_of(architecture, original, imagenet=imagenet)
+
     target = folder / f"{architecture}{'-imagenet' if imagenet else ''}.safetensors"
-    if target.is_file():
-        return target
-    url = url or (IMAGENET if imagenet else COCO)[architecture]
-    name = url.rsplit("/", 1)[1]
-    try:
-        with TemporaryDirectory() as temporary:
-            original = folder / name
-            if not original.is_file():
-                original = Path(temporary) / name
-                download(url, original, timeout)
-            _check_hash(original)
-            _convert(architecture, original, target, imagenet=imagenet)
-    except (OSError, HTTPException, WeightsRefused) as error:
-        logger.warning(
-            "No pretrained weights for %s: %s could not be used (%s). Trainings start from weaker or random weights "
-            "and need many more labels; download the file elsewhere and put it, as it is, into %s",
-            architecture,
-            url,
-            error,
-            folder,
-        )
-        return None
-    return target
+    return stored(target, url or (IMAGENET if imagenet else COCO)[architecture], make, timeout)
 
 
 def _check_hash(path: Path) -> None:
@@ -194,20 +171,14 @@ def _check_hash(path: Path) -> None:
         raise WeightsRefused(f"{path.name} has the hash {digest.hexdigest()[:8]}, expected {expected}: it is damaged")
 
 
-def _convert(architecture: str, original: Path, target: Path, *, imagenet: bool) -> None:
+def _detector_of(architecture: str, original: Path, *, imagenet: bool) -> Detector:
     from model.detectors import torchvision_detector as detectors
 
     options: dict[str, Any] = {"image_size": 640, "device": torch.device("cpu"), "seed": 0}
-    if imagenet:
-        detector = detectors.create(architecture, (), base=None, allow_pickle=False, **options)
-        if not with_backbone(architecture, detector.network, read_state(original)):
-            raise WeightsRefused(f"{original.name} has no tensor that fits the backbone of {architecture}")
-        detector.pretrained = True
-    else:
-        detector = detectors.create(architecture, None, base=original, allow_pickle=True, **options)
-    with TemporaryDirectory() as temporary:
-        detector.save(Path(temporary))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.part")
-        shutil.move(Path(temporary) / "weights.safetensors", partial)
-        partial.replace(target)
+    if not imagenet:
+        return detectors.create(architecture, None, base=original, allow_pickle=True, **options)
+    detector = detectors.create(architecture, (), base=None, allow_pickle=False, **options)
+    if not with_backbone(architecture, detector.network, read_state(original)):
+        raise WeightsRefused(f"{original.name} has no tensor that fits the backbone of {architecture}")
+    detector.pretrained = True
+    return detector

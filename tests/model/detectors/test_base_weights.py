@@ -39,8 +39,12 @@ def test_fetched_once_and_kept_without_pickle(
     torch.testing.assert_close(
         created._network.model[-1].cv3[0][-1].weight[0], detector._network.model[-1].cv3[0][-1].weight[1]
     )
-    (folder / "yolov5nu.pt").unlink()
+    original = (folder / "yolov5nu.pt").rename(found.with_name("yolov5nu.pt"))
     assert fetch_base("yolov5n", tmp_path / "base", release=release) == found
+    found.unlink()
+    assert fetch_base("yolov5n", tmp_path / "base", release=release) == found, "somebody put the original there"
+    assert found.is_file()
+    assert original.is_file()
 
 
 @pytest.mark.parametrize("content", [None, b"no weights at all"])

@@ -1,0 +1,77 @@
+"""Every strategy on a real project: what a user gets who sets `AL_STRATEGY`, or changes it in Label Studio."""
+
+from __future__ import annotations
+
+import pytest
+
+from al_backend.connect import TITLE
+from al_backend.jobs.client import last_error, request_ranking
+from al_backend.registry import Phase, Ranking
+from model.data.reef import SPECIES
+from tests.al_backend.main_job.conftest import MIN_LABELS
+from tests.al_backend.main_job.reef_project import ReefProject, Site, assert_order_is_exact, create_reef_project
+
+pytestmark = [pytest.mark.labelstudio, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(900)]
+
+IMAGES = 16
+COLUMNS = {
+    "huale": "overlap_ratio",
+    "cald": "consistency",
+    "core_set": "embedding",
+    "ppal": "object_vectors",
+    "typical": "embedding",
+}
+"""A measurement that the default strategy's ranking has not."""
+
+
+@pytest.fixture(scope="module")
+def reef(site: Site, tmp_path_factory: pytest.TempPathFactory) -> ReefProject:
+    """Settled, and trained on request only."""
+    project = create_reef_project(
+        site,
+        tmp_path_factory.mktemp("strategies"),
+        "Reef of all strategies",
+        SPECIES[:3],
+        images=IMAGES,
+        labelled=MIN_LABELS,
+        seed=11,
+        overrides={"train_every": 1000, "budget": 2},
+    )
+    project.wait_until_settled()
+    return project
+
+
+def ranked_again(project: ReefProject, strategy: str | None = None) -> Ranking:
+    site = project.site
+    request = request_ranking(site.registry, site.backend.queues, project.id, strategy=strategy)
+    project.wait_for("the requested ranking", lambda: project.request_status(request) == "finished")
+    published = project.wait_until_settled()
+    assert last_error(site.backend.queues, project.id) is None
+    return site.registry.ranking(project.id, published["ranking"])
+
+
+@pytest.mark.parametrize("strategy", sorted(COLUMNS))
+def test_its_order_is_served(reef: ReefProject, strategy: str) -> None:
+    ranking = ranked_again(reef, strategy)
+    assert ranking.strategy["name"] == strategy
+    registry = reef.site.registry
+    measured = {
+        *registry.read_shards(reef.id, ranking.id).columns,
+        *registry.read_shards(reef.id, ranking.id, Phase.CLOSER).columns,
+    }
+    assert COLUMNS[strategy] in measured
+    order = assert_order_is_exact(reef)
+    assert len(order) == IMAGES - MIN_LABELS
+    task = reef.site.client.next_task(reef.id)
+    assert task is not None
+    assert task["id"] == order[0]
+
+
+def test_a_change_in_the_connections_extra_params_counts_from_the_next_ranking(reef: ReefProject) -> None:
+    client = reef.site.client
+    (connection,) = [one for one in client.ml_backends(reef.id) if one["title"] == TITLE]
+    wanted = {"train_every": 1000, "budget": 2, "strategy": "huale", "diversity": True}
+    client.update_ml_backend(connection["id"], reef.id, reef.site.settings.own_url, extra_params=wanted)
+    ranking = ranked_again(reef)
+    assert (ranking.strategy["name"], ranking.strategy["diversity"]) == ("huale", True)
+    assert_order_is_exact(reef)
