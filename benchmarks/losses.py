@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 WORK = Path(__file__).resolve().parent.parent / ".build" / "losses"
 SSD = "ssdlite320_mobilenet_v3_large"
 FASTER_RCNN = "fasterrcnn_mobilenet_v3_large_fpn"
+SHORT = {SSD: "ssdlite", FASTER_RCNN: "fasterrcnn_mobilenet"}
 LOSSES = {"library": LossConfig(), "huale": LossConfig.huale()}
 METRICS = ("map50", "map50_95")
 BASE_SEED, POOL_SEED, HELD_OUT_SEED = 301, 302, 303
@@ -131,8 +132,8 @@ def measure(options: Options) -> Outcome:
         logger.info("%d of %d: %s %s", number, len(cells), cell, done[cell])
     notes = [
         f"{plan.size} px; {plan.labels} labelled scenes of {len(SPECIES)} species, {plan.held_out} held out. "
-        f"Steps: {dict(plan.iterations)} of {plan.batch_size} images; {plan.proposals} proposals each in Faster R-CNN.",
-        f"Start: a base trained on {plan.base_scenes} scenes of other species, {dict(plan.base_iterations)} steps of "
+        f"Steps: {_short(plan.iterations)} of {plan.batch_size} images; {plan.proposals} proposals each in Faster R-CNN.",
+        f"Start: a base trained on {plan.base_scenes} scenes of other species, {_short(plan.base_iterations)} steps of "
         f"{plan.base_batch_size} images.",
         "huale: AL_LOSSES=huale, that is emphasis, EIoU (safe), variance head and their synchronic mix; warm-up a "
         "third of the steps. difference: "
@@ -182,7 +183,7 @@ def rows(cells: Sequence[Cell], done: dict[Cell, dict[str, Any]]) -> list[dict[s
             low, high = interval(difference)
             result.append(
                 {
-                    "detector": detector,
+                    "detector": SHORT[detector],
                     "labels": labels,
                     "metric": metric,
                     "pairs": len(seeds),
@@ -271,6 +272,10 @@ def _run(work: Path, plan: Plan, cell: Cell, base: Path, held_out: DetectionData
         "seconds": round(time.monotonic() - started, 1),
         "last_loss": round(report.last_loss, 4),
     }
+
+
+def _short(by_detector: tuple[tuple[str, int], ...]) -> str:
+    return ", ".join(f"{SHORT[detector]} {value}" for detector, value in by_detector)
 
 
 def _say(progress: Progress) -> None:
