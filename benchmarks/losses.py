@@ -132,7 +132,7 @@ def measure(options: Options) -> Outcome:
         logger.info("%d of %d: %s %s", number, len(cells), cell, done[cell])
     notes = [
         f"{plan.size} px; {plan.labels} labelled scenes of {len(SPECIES)} species, {plan.held_out} held out. "
-        f"Steps: {_short(plan.iterations)} of {plan.batch_size} images; {plan.proposals} proposals each in Faster R-CNN.",
+        f"Steps of {plan.batch_size} images: {_short(plan.iterations)}; {plan.proposals} proposals in Faster R-CNN.",
         f"Start: a base trained on {plan.base_scenes} scenes of other species, {_short(plan.base_iterations)} steps of "
         f"{plan.base_batch_size} images.",
         "huale: AL_LOSSES=huale, that is emphasis, EIoU (safe), variance head and their synchronic mix; warm-up a "
