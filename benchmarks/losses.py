@@ -16,7 +16,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 WORK = Path(__file__).resolve().parent.parent / ".build" / "losses"
 SSD = "ssdlite320_mobilenet_v3_large"
 FASTER_RCNN = "fasterrcnn_mobilenet_v3_large_fpn"
+SHORT = {SSD: "ssdlite", FASTER_RCNN: "fasterrcnn_mobilenet"}
 LOSSES = {"library": LossConfig(), "huale": LossConfig.huale()}
 METRICS = ("map50", "map50_95")
 BASE_SEED, POOL_SEED, HELD_OUT_SEED = 301, 302, 303
@@ -64,6 +65,7 @@ class Plan:
         proposals: of Faster R-CNN: sampled per image in a training, where torchvision's 512 cost ten times as much as
             all the rest. In prediction the best `found`.
         found: see `proposals`.
+        warm_up: share of the steps without emphasis and learned variances; a third is what 300 steps have by default.
     """
 
     seeds: int = 3
@@ -71,15 +73,16 @@ class Plan:
     held_out: int = 120
     size: int = 192
     batch_size: int = 6
-    iterations: tuple[tuple[str, int], ...] = ((SSD, 250), (FASTER_RCNN, 200))
+    iterations: tuple[tuple[str, int], ...] = ((SSD, 250), (FASTER_RCNN, 150))
     base_scenes: int = 1000
-    base_iterations: tuple[tuple[str, int], ...] = ((SSD, 1500), (FASTER_RCNN, 1000))
+    base_iterations: tuple[tuple[str, int], ...] = ((SSD, 1500), (FASTER_RCNN, 800))
     base_batch_size: int = 8
     base_rate: tuple[tuple[str, float], ...] = ((SSD, 1e-3), (FASTER_RCNN, 5e-4))
     rate: tuple[tuple[str, float], ...] = ((SSD, 5e-4), (FASTER_RCNN, 2e-4))
     freeze: int = 0
     proposals: int = 32
     found: int = 200
+    warm_up: float = 1 / 3
 
     def digest(self) -> str:
         """Says whether a stored result belongs to this plan; more seeds or label counts leave it as it is."""
@@ -117,23 +120,23 @@ def measure(options: Options) -> Outcome:
     plan = QUICK if options.quick else FULL
     work = (options.work or WORK) / plan.digest()
     work.mkdir(parents=True, exist_ok=True)
-    done = read_cells(work / "cells.jsonl")
+    done, at = read_cells(work / "cells.jsonl"), commit()
     cells = all_cells(plan)
     held_out = _scenes(work / "held-out", plan, HELD_OUT_SEED, 0, plan.held_out)
     for number, cell in enumerate(cells, 1):
         if cell in done:
             continue
         base = _base(work, plan, cell.detector, held_out)
-        done[cell] = _run(work, plan, cell, base, held_out)
-        with (work / "cells.jsonl").open("a") as file:
-            file.write(json.dumps({**asdict(cell), **done[cell]}) + "\n")
+        done[cell] = {**_run(work, plan, cell, base, held_out), "commit": at}
+        write_cells(work / "cells.jsonl", done)
         logger.info("%d of %d: %s %s", number, len(cells), cell, done[cell])
     notes = [
         f"{plan.size} px; {plan.labels} labelled scenes of {len(SPECIES)} species, {plan.held_out} held out. "
-        f"Steps: {dict(plan.iterations)} of {plan.batch_size} images; {plan.proposals} proposals each in Faster R-CNN.",
-        f"Start: a base trained on {plan.base_scenes} scenes of other species, {dict(plan.base_iterations)} steps of "
+        f"Steps of {plan.batch_size} images: {_short(plan.iterations)}; {plan.proposals} proposals in Faster R-CNN.",
+        f"Start: a base trained on {plan.base_scenes} scenes of other species, {_short(plan.base_iterations)} steps of "
         f"{plan.base_batch_size} images.",
-        "huale: AL_LOSSES=huale, that is emphasis, EIoU (safe), variance head and their synchronic mix. difference: "
+        "huale: AL_LOSSES=huale, that is emphasis, EIoU (safe), variance head and their synchronic mix; warm-up a "
+        "third of the steps. difference: "
         "huale minus library, mean over pairs; low and high: its 95 % interval by Student's t.",
         f"Trained at commit {', '.join(sorted({str(done[cell]['commit']) for cell in cells}))}.",
     ]
@@ -152,17 +155,19 @@ def all_cells(plan: Plan) -> list[Cell]:
 
 
 def read_cells(path: Path) -> dict[Cell, dict[str, Any]]:
-    """What earlier runs found; a line that a kill cut off is left out."""
+    """What earlier runs found."""
     found: dict[Cell, dict[str, Any]] = {}
     for line in path.read_text().splitlines() if path.is_file() else ():
-        try:
-            document = json.loads(line)
-        except ValueError:
-            logger.warning("%s has a broken line, that training is done again", path)
-            continue
-        cell = Cell(*(document.pop(name) for name in ("detector", "labels", "seed", "losses")))
-        found[cell] = document
+        document = json.loads(line)
+        found[Cell(*(document.pop(name) for name in ("detector", "labels", "seed", "losses")))] = document
     return found
+
+
+def write_cells(path: Path, done: dict[Cell, dict[str, Any]]) -> None:
+    """One line for each training; the file is always whole."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps({**asdict(cell), **result}) + "\n" for cell, result in done.items()))
+    temporary.replace(path)
 
 
 def rows(cells: Sequence[Cell], done: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -178,7 +183,7 @@ def rows(cells: Sequence[Cell], done: dict[Cell, dict[str, Any]]) -> list[dict[s
             low, high = interval(difference)
             result.append(
                 {
-                    "detector": detector,
+                    "detector": SHORT[detector],
                     "labels": labels,
                     "metric": metric,
                     "pairs": len(seeds),
@@ -247,14 +252,15 @@ def _run(work: Path, plan: Plan, cell: Cell, base: Path, held_out: DetectionData
     most = max(plan.labels)
     data = _scenes(work / f"labelled-{cell.seed}", plan, POOL_SEED + 1000 * (cell.seed + 1), 0, most)
     detector = _create(plan, cell.detector, SPECIES, base, seed=cell.seed)
+    iterations = dict(plan.iterations)[cell.detector]
     config = TrainingConfig(
-        iterations=dict(plan.iterations)[cell.detector],
+        iterations=iterations,
         batch_size=plan.batch_size,
         learning_rate=dict(plan.rate)[cell.detector],
         freeze=plan.freeze,
         seed=cell.seed,
         mixed_precision=False,
-        losses=LOSSES[cell.losses],
+        losses=replace(LOSSES[cell.losses], warm_up=round(plan.warm_up * iterations)),
     )
     started = time.monotonic()
     report = detector.fit(DetectionDataset(data.classes, data.images[: cell.labels]), None, config)
@@ -265,8 +271,11 @@ def _run(work: Path, plan: Plan, cell: Cell, base: Path, held_out: DetectionData
         "training_seconds": round(report.seconds, 1),
         "seconds": round(time.monotonic() - started, 1),
         "last_loss": round(report.last_loss, 4),
-        "commit": commit(),
     }
+
+
+def _short(by_detector: tuple[tuple[str, int], ...]) -> str:
+    return ", ".join(f"{SHORT[detector]} {value}" for detector, value in by_detector)
 
 
 def _say(progress: Progress) -> None:

@@ -37,6 +37,14 @@ def test_boxes_come_back(canvas: Canvas) -> None:
     assert canvas.to_original(np.zeros((0, 4), np.float32), View.HFLIP).shape == (0, 4)
 
 
+def test_deviations_come_back() -> None:
+    canvas = Canvas.stretched(100, 300, 200)
+    sides = np.array([[2, 4, 6, 8]], np.float32)
+    np.testing.assert_allclose(canvas.std_to_original(sides, View.ORIGINAL), [[3, 2, 9, 4]])
+    np.testing.assert_allclose(canvas.std_to_original(sides, View.HFLIP), [[9, 2, 3, 4]])
+    assert canvas.std_to_original(sides[:0], View.HFLIP).shape == (0, 4)
+
+
 def test_pixels_padding_and_views() -> None:
     image = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
     image.flags.writeable = False

@@ -146,7 +146,8 @@ def test_boxes_equal_torchvisions_own_eval_forward(
 ) -> None:
     # Enough for winners above 0.5, but not so much that scores saturate and tie.
     spread = 6.0 if architecture.startswith("fasterrcnn") else 2.0
-    detector = lively_torchvision(architecture, tuple(f"c{i}" for i in range(classes)), spread=spread)
+    size = 320 if architecture.startswith("ssdlite") else 64  # torchvision's SSDlite knows no other
+    detector = lively_torchvision(architecture, tuple(f"c{i}" for i in range(classes)), size, spread=spread)
     network = library_network(detector, min_score)
     if moved:
         move_losers(network)
