@@ -6,6 +6,7 @@ Each gives the moments at which its steps ended; waiting for images is part of a
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -112,6 +113,9 @@ def _ultralytics(steps: Steps, folder: Path) -> list[float]:
     """Ultralytics' trainer on the same files, one optimizer step per batch, AdamW, as ours."""
     create(steps.architecture, steps.data.classes, image_size=steps.size)  # our own door comes first
     from ultralytics.models.yolo.detect import DetectionTrainer
+    from ultralytics.utils import LOGGER
+
+    LOGGER.setLevel(logging.ERROR)
 
     data_yaml = folder / "data.yaml"
     if not data_yaml.exists():
