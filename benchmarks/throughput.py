@@ -40,7 +40,8 @@ def measure(options: Options) -> Outcome:
         paths = sorted(folder.glob("*.jpg"))
         for architecture in LIGHT if options.quick else LIGHT + HEAVY:
             few = architecture not in SMALL and not CUDA
-            _predictions(outcome, architecture, paths[:4] if few else paths, rounds=5 if options.quick else 11)
+            rounds = (3 if few else 5) if options.quick else 11
+            _predictions(outcome, architecture, paths[:4] if few else paths, rounds)
         _trainings(outcome, folder / "training", quick=options.quick)
     outcome.notes.append(
         f"Images of {SCENE[1]} x {SCENE[0]} px, network at {IMAGE_SIZE} px (SSD at its own size), "
