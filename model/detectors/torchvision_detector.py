@@ -28,7 +28,7 @@ from model.training.config import Progress, TrainingConfig, TrainingReport
 from model.training.freezing import blocks_to_freeze
 from model.training.loop import Target
 from model.training.loop import train as run_training
-from model.training.sampling import BatchSampler
+from model.training.sampling import BatchSampler, cache_bytes
 from model.training.selection import MeanPrecision
 
 logger = logging.getLogger(__name__)
@@ -151,7 +151,13 @@ class TorchvisionDetector:
         logger.info("Training %s on %d images, new classes: %s", self.architecture, len(train), fresh or "none")
         averaged, report = run_training(
             adapter,
-            BatchSampler(train, self.image_size, seed=config.seed, stretch=self._family.stretched),
+            BatchSampler(
+                train,
+                self.image_size,
+                seed=config.seed,
+                max_bytes=cache_bytes(self.device.type),
+                stretch=self._family.stretched,
+            ),
             config,
             learning_rate=rate,
             frozen_blocks=frozen,
