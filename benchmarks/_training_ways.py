@@ -6,6 +6,7 @@ Each gives the moments at which its steps ended; waiting for images is part of a
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def _ours(steps: Steps, *, mixed: bool) -> list[float]:
         network = YoloTrainable(detector._network.to(memory_format=torch.channels_last))
     else:
         assert isinstance(detector, TorchvisionDetector)
-        network = TorchvisionTrainable(detector.network, detector._family, CLASS_ROWS_FACTOR)
+        network = TorchvisionTrainable(detector.network, detector._family, len(detector.classes), CLASS_ROWS_FACTOR)
         stretch = detector._family.stretched
     augmentation = Augmentation() if steps.augment else AS_IT_IS
     sampler = BatchSampler(steps.data, steps.size, seed=0, stretch=stretch, augmentation=augmentation)
@@ -112,6 +113,9 @@ def _ultralytics(steps: Steps, folder: Path) -> list[float]:
     """Ultralytics' trainer on the same files, one optimizer step per batch, AdamW, as ours."""
     create(steps.architecture, steps.data.classes, image_size=steps.size)  # our own door comes first
     from ultralytics.models.yolo.detect import DetectionTrainer
+    from ultralytics.utils import LOGGER
+
+    LOGGER.setLevel(logging.ERROR)
 
     data_yaml = folder / "data.yaml"
     if not data_yaml.exists():

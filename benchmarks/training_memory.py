@@ -61,6 +61,8 @@ def measure(options: Options) -> Outcome:
         for size in (160,) if options.quick else (160, 320, 640):
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
                 need = pool.submit(_train, data_yaml, size).result()
+            if need.images != FILES:
+                raise RuntimeError(f"{need.images} images were read, expected {FILES}")
             outcome.results.append(
                 {
                     "image_size": size,
@@ -94,6 +96,8 @@ def _write_files(folder: Path) -> Path:
         for number in range(FILES // DRAWN - 1):
             for source in (image, label):
                 _link(source, source.with_name(f"{source.stem}-{number:04d}{source.suffix}"))
+    names = sorted(path.name for path in (folder / "set" / "images" / "train").iterdir())
+    (folder / "set" / "train.txt").write_text("".join(f"./images/train/{name}\n" for name in names))
     return data_yaml
 
 

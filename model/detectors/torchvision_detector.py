@@ -28,7 +28,7 @@ from model.errors import NotEnoughLabels, WeightsRefused
 from model.training.config import Progress, TrainingConfig, TrainingReport
 from model.training.freezing import blocks_to_freeze
 from model.training.loop import train as run_training
-from model.training.sampling import BatchSampler
+from model.training.sampling import BatchSampler, cache_bytes
 from model.training.selection import MeanPrecision
 
 logger = logging.getLogger(__name__)
@@ -160,6 +160,7 @@ class TorchvisionDetector:
                 self.image_size,
                 seed=config.seed,
                 augmentation=config.augmentation,
+                max_bytes=cache_bytes(self.device.type),
                 stretch=self._family.stretched,
             ),
             config,

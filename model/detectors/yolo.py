@@ -35,7 +35,7 @@ from model.errors import NotEnoughLabels, WeightsRefused
 from model.training.config import Progress, TrainingConfig, TrainingReport
 from model.training.freezing import blocks_to_freeze
 from model.training.loop import train as run_training
-from model.training.sampling import BatchSampler
+from model.training.sampling import BatchSampler, cache_bytes
 from model.training.selection import MeanPrecision
 
 logger = logging.getLogger(__name__)
@@ -158,7 +158,13 @@ class YoloDetector:
         logger.info("Training %s on %d images, new classes: %s", self.architecture, len(train), fresh or "none")
         averaged, report = run_training(
             adapter,
-            BatchSampler(train, self.image_size, seed=config.seed, augmentation=config.augmentation),
+            BatchSampler(
+                train,
+                self.image_size,
+                seed=config.seed,
+                augmentation=config.augmentation,
+                max_bytes=cache_bytes(self.device.type),
+            ),
             config,
             learning_rate=default_rate if config.learning_rate is None else config.learning_rate,
             frozen_blocks=frozen,

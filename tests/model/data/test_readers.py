@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from model.data.coco import write_coco
-from model.data.dataset import DetectionDataset
+from model.data.dataset import DetectionDataset, LabelledImage
 from model.data.readers import Format, read_dataset, recognise
 from model.data.reef import SPECIES, write_reef
 from model.data.voc import write_voc
@@ -55,6 +57,24 @@ def test_every_layout_is_recognised_and_gives_the_same(
     assert_same(read_dataset(homes[kind], classes=classes), train)
     assert_same(read_dataset(homes[kind], kind.value, split="train", classes=SPECIES), train)
     assert_same(read_dataset(homes[kind], split="valid", classes=classes), DetectionDataset(SPECIES, reef.images[4:]))
+
+
+@pytest.mark.parametrize("kind", list(Format))
+def test_no_pixel_is_decoded_into_memory(kind: Format, tmp_path: Path) -> None:
+    decoded = 1500 * 1000 * 3
+    path = tmp_path / "large.jpg"
+    Image.new("RGB", (1500, 1000)).save(path)
+    box, label = np.array([[10, 10, 500, 400]], np.float32), np.array([1])
+    WRITERS[kind](DetectionDataset(SPECIES, [LabelledImage("large", path, box, label)]), tmp_path / "set")
+    read_dataset(tmp_path / "set", classes=SPECIES)  # what is imported on first use does not count
+    tracemalloc.start()
+    try:
+        data = read_dataset(tmp_path / "set", classes=SPECIES)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert data.num_boxes == 1
+    assert peak < decoded / 4
 
 
 def test_from_layout_to_layout(homes: dict[Format, Path], reef: DetectionDataset, tmp_path: Path) -> None:

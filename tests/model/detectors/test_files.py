@@ -27,7 +27,7 @@ def test_files_give_what_their_pixels_give_and_a_damaged_one_its_reason(
         Image.fromarray(image).save(file)
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
-    sources = [files[0], broken, files[1].read_bytes(), tmp_path / "missing.png", files[2]]
+    sources: list[Path | bytes] = [files[0], broken, files[1].read_bytes(), tmp_path / "missing.png", files[2]]
     found = list(predict_files(detector, sources, VIEWS, min_score=0.1, batch=batch))
     assert isinstance(found[1], ImageUnreadable)
     assert "broken.png" in str(found[1])
