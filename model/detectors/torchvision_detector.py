@@ -20,25 +20,18 @@ from model.detectors.canvas import Canvas, draw
 from model.detectors.class_rows import rows_of
 from model.detectors.family import Family, Found, Network
 from model.detectors.faster_rcnn import FasterRCNNFamily
+from model.detectors.fitting import CLASS_ROWS_FACTOR, PLACEHOLDER, fit_network, nothing_found, require_boxes
 from model.detectors.ssd import SSDFamily
 from model.detectors.torchvision_training import TorchvisionTrainable
 from model.detectors.torchvision_weights import UNUSED, class_names, load_state, read_state
 from model.detectors.weights import load_tensors, read_weights, save_folder
-from model.errors import NotEnoughLabels, WeightsRefused
+from model.errors import WeightsRefused
 from model.training.config import Progress, TrainingConfig, TrainingReport
-from model.training.freezing import blocks_to_freeze
-from model.training.loop import train as run_training
-from model.training.sampling import BatchSampler, cache_bytes
-from model.training.selection import MeanPrecision
 
 logger = logging.getLogger(__name__)
 
 FAMILIES: tuple[Family, ...] = (SSDFamily(), FasterRCNNFamily())
 ARCHITECTURES: tuple[str, ...] = tuple(name for family in FAMILIES for name in family.architectures)
-CLASS_ROWS_FACTOR = 3.0
-"""Fresh class rows have the longest way to go."""
-PLACEHOLDER = ("object",)
-"""A network cannot have no class; a detector without classes has this one and finds nothing."""
 
 
 class TorchvisionDetector:
@@ -93,11 +86,9 @@ class TorchvisionDetector:
         """
         if not views:
             raise ValueError("predict needs at least one view, found none")
-        results: list[dict[View, Detections]] = [{} for _ in images]
         if not self.classes:
-            for image, result in zip(images, results, strict=True):
-                result.update({view: Detections.empty(image.shape[0], image.shape[1], 1) for view in views})
-            return list(results)
+            return nothing_found(images, views)
+        results: list[dict[View, Detections]] = [{} for _ in images]
         canvases = [self._family.canvas(image.shape[0], image.shape[1], self.image_size) for image in images]
         at_once = max(1, self._family.batch.get(self.device.type, 4) // len(views))
         for part in _alike(canvases, at_once):
@@ -134,55 +125,33 @@ class TorchvisionDetector:
         training without removes it: the boxes would move, and the head would go on describing the old ones.
         A training that fails or is cancelled leaves the detector as it was.
         """
-        if not train.num_boxes:
-            raise NotEnoughLabels(f"{len(train)} training images with no box at all; label at least one object")
+        require_boxes(train)
         network = copy.deepcopy(self.network)
-        fresh = _set_classes(self._family, network, self.classes, train.classes, seed=config.seed)
+        _set_classes(self._family, network, self.classes, train.classes, seed=config.seed)
         _set_variance(self._family, network, config.losses.uncertainty, config.seed)
-        adapter = TorchvisionTrainable(
-            network.to(memory_format=torch.channels_last),
-            self._family,
-            len(train.classes),
-            CLASS_ROWS_FACTOR,
-            config.losses,
-        )
-        frozen = config.freeze
-        if frozen is None:
-            frozen = blocks_to_freeze(len(train), len(adapter.blocks)) if self.pretrained else 0
-        rate = config.learning_rate
-        if rate is None:
-            rate = self._family.learning_rate(self.architecture, pretrained=self.pretrained)
-        logger.info("Training %s on %d images, new classes: %s", self.architecture, len(train), fresh or "none")
-        averaged, report = run_training(
-            adapter,
-            BatchSampler(
-                train,
-                self.image_size,
-                seed=config.seed,
-                augmentation=config.augmentation,
-                max_bytes=cache_bytes(self.device.type),
-                stretch=self._family.stretched,
+        averaged, report = fit_network(
+            TorchvisionTrainable(
+                network.to(memory_format=torch.channels_last),
+                self._family,
+                len(train.classes),
+                CLASS_ROWS_FACTOR,
+                config.losses,
             ),
+            self,
+            train,
+            validation,
             config,
-            learning_rate=rate,
-            frozen_blocks=frozen,
+            learning_rate=self._family.learning_rate(self.architecture, pretrained=self.pretrained),
+            pretrained=self.pretrained,
             device=self.device,
+            detector_of=lambda module: TorchvisionDetector(
+                module, self.architecture, train.classes, self.image_size, self.device, pretrained=True
+            ),
+            stretch=self._family.stretched,
             on_progress=on_progress,
-            judge=self._judge(train.classes, validation) if config.evaluate_every else None,
         )
         self.network, self.classes, self.pretrained = averaged, train.classes, True
         return report
-
-    def _judge(self, classes: tuple[str, ...], validation: DetectionDataset | None) -> MeanPrecision | None:
-        if validation is None or not validation.num_boxes:
-            return None
-
-        def detector_of(module: Network) -> TorchvisionDetector:
-            return TorchvisionDetector(
-                module, self.architecture, classes, self.image_size, self.device, pretrained=True
-            )
-
-        return MeanPrecision(detector_of, validation)
 
     def save(self, folder: Path) -> None:
         """See `Detector.save`."""
@@ -303,15 +272,10 @@ def _set_variance(family: Family, network: Network, wanted: bool, seed: int) -> 
         family.set_variance(network, wanted)
 
 
-def _set_classes(family: Family, network: Network, old: Sequence[str], new: Sequence[str], *, seed: int) -> list[str]:
-    """Give the class head one row per name in `new`; names that are also in `old` keep their weights.
-
-    Returns:
-        The names that start fresh.
-    """
+def _set_classes(family: Family, network: Network, old: Sequence[str], new: Sequence[str], *, seed: int) -> None:
+    """Give the class head one row per name in `new`; names that are also in `old` keep their weights."""
     if tuple(old) != tuple(new):
         family.set_rows(network, rows_of(old, tuple(new) or PLACEHOLDER), torch.Generator().manual_seed(seed))
-    return [name for name in new if name not in old]
 
 
 def _alike(canvases: Sequence[Canvas], at_once: int) -> Iterator[list[int]]:

