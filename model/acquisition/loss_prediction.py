@@ -101,8 +101,8 @@ def fit_loss_predictor(
     """A predictor that orders labelled images by their loss.
 
     Args:
-        found: what a detector says about labelled images, all with embeddings; 2 or more. Best those that it was not
-            trained on: on the others its losses are smaller than they will be in the pool.
+        found: what a detector says about labelled images, all with embeddings; 2 or more. Those that it was
+            trained on will do: only the order of the losses counts, and many images count for more.
         losses: shape (n,), their true losses, e.g. of `true_detection_loss`.
         seed: of weights and batches.
         steps: of the optimizer.
