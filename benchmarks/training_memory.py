@@ -82,7 +82,7 @@ def measure(options: Options) -> Outcome:
     )
     outcome.notes.append(
         f"YOLOv5n, batches of {BATCH}, files of {SCENE[1]} x {SCENE[0]} px. Decoded images are kept up to "
-        f"{CACHE_BYTES / 1e9:.2f} GB, whatever the data set's size."
+        f"{CACHE_BYTES / 1e9:.2f} GB on a CPU, whatever the data set's size."
     )
     return outcome
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.acquisition.detection_loss import pseudo_label_loss
+from model.acquisition.uncertainty import entropy
 from model.detections import Detections
 
 MARGIN = 1.0
@@ -100,8 +101,8 @@ def fit_loss_predictor(
     """A predictor that orders labelled images by their loss.
 
     Args:
-        found: what a detector says about labelled images, all with embeddings; 2 or more. Best those that it was not
-            trained on: on the others its losses are smaller than they will be in the pool.
+        found: what a detector says about labelled images, all with embeddings; 2 or more. Those that it was
+            trained on will do: only the order of the losses counts, and many images count for more.
         losses: shape (n,), their true losses, e.g. of `true_detection_loss`.
         seed: of weights and batches.
         steps: of the optimizer.
@@ -116,7 +117,7 @@ def fit_loss_predictor(
     if not np.isfinite(losses).all():
         raise ValueError("a loss is not finite; the detector's weights are damaged")
     rows = _features(found)
-    mean, scale = rows.mean(axis=0), rows.std(axis=0) + np.float32(1e-6)
+    mean, scale = rows.mean(axis=0), (rows.std(axis=0) + np.float32(1e-6)) / _weights(found)
     features, true = torch.from_numpy((rows - mean) / scale), torch.from_numpy(losses).float()
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]):
@@ -133,12 +134,28 @@ def fit_loss_predictor(
 
 
 def _features(found: Sequence[Detections]) -> NDArray[np.float32]:
-    """Per image its embedding and the mean of its boxes' embeddings by foreground probability, shape (n, D)."""
+    """One row per image, shape (n, D).
+
+    The image's embedding, the mean of its boxes' embeddings by foreground probability, and what the boxes say together:
+    how many there are, how many objects that makes, how sure they are and how undecided between classes.
+    """
     rows = []
     for detections in found:
         if detections.image_embedding is None or detections.embedding is None:
             raise ValueError("these detections have no embeddings, which the loss is predicted from")
         weight = 1 - detections.probs[:, -1]
-        boxes = (weight[:, None] * detections.embedding).sum(axis=0) / max(float(weight.sum()), 1e-6)
-        rows.append(np.concatenate([detections.image_embedding, boxes]))
+        total = float(weight.sum())
+        boxes = (weight[:, None] * detections.embedding).sum(axis=0) / max(total, 1e-6)
+        count = max(1, len(detections))
+        together = [np.log1p(len(detections)), np.log1p(total), total / count, entropy(detections.probs).sum() / count]
+        rows.append(np.concatenate([detections.image_embedding, boxes, together]))
     return np.stack(rows).astype(np.float32) if rows else np.zeros((0, 0), np.float32)
+
+
+def _weights(found: Sequence[Detections]) -> NDArray[np.float32]:
+    """Factors of the standardised features, shape (D,): the three kinds count alike, however many numbers they are."""
+    first = found[0]
+    assert first.image_embedding is not None
+    assert first.embedding is not None
+    sizes = (len(first.image_embedding), first.embedding.shape[1], 4)
+    return np.concatenate([np.full(size, size**-0.5) for size in sizes]).astype(np.float32)

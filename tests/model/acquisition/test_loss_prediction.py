@@ -113,5 +113,5 @@ def test_refuses_what_it_cannot_learn_from() -> None:
     predictor = fit_loss_predictor(found, losses, seed=0, steps=1)
     assert predictor.predict([]).shape == (0,)
     other = replace(found[0], image_embedding=np.zeros(3, np.float32))
-    with pytest.raises(ValueError, match="expected 14"):
+    with pytest.raises(ValueError, match="expected 18"):
         predictor.predict([other])
