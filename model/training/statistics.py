@@ -23,8 +23,7 @@ def all_norms(module: nn.Module) -> list[Norm]:
 
 
 def norms_to_fix(module: nn.Module) -> list[Norm]:
-    """Those that have seen data. The others would pass on what they get, and a deep network without any
-    normalisation does not learn."""
+    """Those that have seen data: the others would normalise nothing, and a deep network does not learn like that."""
     return [norm for norm in all_norms(module) if norm.running_mean is not None and bool(norm.running_mean.any())]
 
 

@@ -38,8 +38,6 @@ def assert_same(a: Detections, b: Detections, atol: float = 5e-3) -> None:
     np.testing.assert_array_equal(a.label, b.label)
 
 
-
-
 def test_fifty_images_equal_ultralytics_own_predict(detector: YoloDetector, noise: Noise) -> None:
     theirs: Any = YOLO("yolov5n.yaml")
     theirs.model = copy.deepcopy(detector._network)

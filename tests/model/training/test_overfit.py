@@ -44,9 +44,7 @@ CASES = [
 
 
 def scenes(folder: Path, count: int, size: int, seed: int) -> DetectionDataset:
-    return write_reef(
-        folder, count, seed=seed, size=(size, size), species=SPECIES, empty_share=0.0, burst_share=0.0
-    )
+    return write_reef(folder, count, seed=seed, size=(size, size), species=SPECIES, empty_share=0.0, burst_share=0.0)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.architecture for case in CASES])
