@@ -39,12 +39,13 @@ def test_the_factory_knows_them_all() -> None:
 
 
 def test_image_size_is_what_the_architecture_takes() -> None:
-    ssd, rcnn = create(LITE), create(MOBILE, image_size=70)
-    assert (ssd.image_size, rcnn.image_size) == (64, 96)
+    ssd, rcnn = create(LITE, image_size=70), create(MOBILE, image_size=70)
+    assert (ssd.image_size, rcnn.image_size) == (96, 96)
     ssd.image_size = rcnn.image_size = 640  # as the product does when its setting has changed
     assert (ssd.image_size, rcnn.image_size) == (320, 640)
-    with pytest.raises(ValueError, match="at least 32"):
-        rcnn.image_size = 31
+    for detector in (ssd, rcnn):
+        with pytest.raises(ValueError, match="at least 32"):
+            detector.image_size = 31
 
 
 WITHOUT_ULTRALYTICS = """

@@ -30,18 +30,27 @@ def forward(module: nn.Module, batch: Batch) -> None:
     module(torch.from_numpy(batch.images).permute(0, 3, 1, 2).float())
 
 
+def norm_of(module: nn.Module, name: str) -> nn.BatchNorm2d:
+    norm = module.get_submodule(name)
+    assert isinstance(norm, nn.BatchNorm2d)
+    return norm
+
+
+def mean_of(norm: nn.BatchNorm2d) -> list[float]:
+    assert norm.running_mean is not None
+    return list(norm.running_mean.tolist())
+
+
 def test_statistics_are_the_mean_over_the_batches() -> None:
     module = nn.Sequential(nn.BatchNorm2d(3, momentum=0.03), nn.BatchNorm2d(3)).eval()
     take_statistics(module, ["0"], [batch_of(0, 2), batch_of(10, 20)], forward)
-    first, second = [part for part in module if isinstance(part, nn.BatchNorm2d)]
-    assert first.running_mean is not None
-    assert first.running_var is not None
-    assert second.running_mean is not None
+    first, second = norm_of(module, "0"), norm_of(module, "1")
     # Means 1 and 15; variances over n - 1: 2 and 50.
-    assert first.running_mean.tolist() == [8.0] * 3
+    assert mean_of(first) == [8.0] * 3
+    assert first.running_var is not None
     assert first.running_var.tolist() == [26.0] * 3
     assert first.momentum == 0.03
-    assert second.running_mean.tolist() == [0.0] * 3, "it was not named"
+    assert mean_of(second) == [0.0] * 3, "it was not named"
     assert not any(part.training for part in module.modules())
 
 
@@ -100,10 +109,9 @@ def test_small_batches_keep_the_statistics_that_there_are(
     network = Brightness(seen)
     config = replace(SHORT, batch_size=batch_size)
     averaged, _ = train(network, sampler, config, learning_rate=1e-3, device=torch.device("cpu"))
-    norm = averaged.get_submodule("0")
-    assert isinstance(norm.running_mean, Tensor)
+    mean = mean_of(norm_of(averaged, "0"))
     # Two batches of two hold every image once.
     pixels = np.concatenate([sampler.batch(k, 2, use_mosaic=False).images for k in range(2)])
     expected = pixels.mean(axis=(0, 1, 2)) / 255 if taken else [seen or 0.0] * 3
-    np.testing.assert_allclose(norm.running_mean, expected, atol=1e-5)
+    np.testing.assert_allclose(mean, expected, atol=1e-5)
     assert not averaged.training
