@@ -99,7 +99,7 @@ def test_fields_are_consistent(detector: YoloDetector, noise: Noise) -> None:
     assert found.embedding.shape == (len(found), 64 + 128 + 256)
     np.testing.assert_allclose(np.linalg.norm(found.embedding, axis=1), 1, atol=1e-4)
     assert found.image_embedding is not None
-    assert found.image_embedding.shape == (256,)
+    assert found.image_embedding.shape == (64,)
 
 
 def test_probabilities_follow_option_d(detector: YoloDetector, noise: Noise) -> None:

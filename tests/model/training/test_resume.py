@@ -220,7 +220,7 @@ class TestLoop:
                 reports.append(run[1])
             except TrainingCancelled:
                 pass
-        assert Hungry.sizes == [16] + [8] * 9 + [8] * 12
+        assert Hungry.sizes == [16] + [8] * 9 + [8] * 12 + [8] * 2, "two more for the statistics"
         assert reports[0].batch_size == 8
         assert reports[0].notes == ("out of memory at batch size 16 after 0 steps, continued with 8",)
 
