@@ -38,7 +38,13 @@ demo: setup $(LABEL_STUDIO_STAMP) ## Run the whole loop on a sample project: HEA
 	.venv/bin/al-backend demo --label-studio $(LABEL_STUDIO) --cycles $(CYCLES) $$headless
 
 test: setup $(LABEL_STUDIO_STAMP) lint ## Check style and types, run every test that can run here: ARGS="-k name"
+ifdef ARGS
 	$(PYTHON) -m pytest -ra --durations=10 $(ARGS)
+else
+# Side by side all but what talks to Label Studio: there, one server and its projects are shared, and waits are real.
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -ra --durations=10 -m "not labelstudio" --numprocesses logical --maxprocesses 8
+	$(PYTHON) -m pytest -ra --durations=10 -m labelstudio
+endif
 
 lint: setup ## Check style and types
 	.venv/bin/ruff check .

@@ -9,15 +9,17 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import httpx
 
 from al_backend.child_process import start_child, stop_child
+from al_backend.demo.server import LabelStudioServer
 from al_backend.errors import BackendError
 from al_backend.jobs.embedded_redis import running_url
 from al_backend.jobs.queues import Queues, connect_to
 from al_backend.processes import child_environment
-from al_backend.settings import Settings
+from al_backend.settings import Settings, load_settings
 
 _STARTS_WITHIN = 120.0
 _GRACE = 30.0
@@ -109,3 +111,25 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def local_settings(server: LabelStudioServer, folder: Path, **options: Any) -> Settings:
+    """Settings of a backend of its own on this machine, for a Label Studio that runs here.
+
+    Args:
+        server: it must be running.
+        folder: takes its models, images and Redis.
+        options: all other settings by field name; addresses and folders among them do not count.
+    """
+    port = free_port()
+    own: dict[str, Any] = {
+        "label_studio_url": server.url,
+        "label_studio_api_key": server.token,
+        "redis_url": None,
+        "model_dir": str(folder / "models"),
+        "data_dir": folder / "data",
+        "host": "127.0.0.1",
+        "port": port,
+        "public_url": f"http://127.0.0.1:{port}",
+    }
+    return load_settings(**options | own)

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from al_backend.connect import connect
 from al_backend.demo.annotator import label_next
-from al_backend.demo.backend import RunningBackend, free_port
+from al_backend.demo.backend import RunningBackend, local_settings
 from al_backend.demo.sample import SampleProject, create_sample_project
 from al_backend.demo.server import LabelStudioServer
 from al_backend.demo.watch import wait_for_publication
@@ -22,7 +22,7 @@ from al_backend.errors import BackendError, ConfigError
 from al_backend.jobs.queues import Queues
 from al_backend.labelstudio.client import LabelStudio
 from al_backend.registry import Registry
-from al_backend.settings import Settings, load_settings
+from al_backend.settings import Settings
 from model.detectors.factory import load
 from model.training.evaluation import Evaluation, evaluate
 
@@ -113,21 +113,7 @@ def _folder(settings: Settings, headless: bool) -> Path:
 
 def _own_settings(settings: Settings, folder: Path, server: LabelStudioServer) -> Settings:
     given = {name: getattr(settings, name) for name in settings.model_fields_set}
-    return load_settings(
-        **{
-            "reconcile_every": 5.0,
-            **LEARNING,
-            **given,
-            "label_studio_url": server.url,
-            "label_studio_api_key": server.token,
-            "redis_url": None,
-            "model_dir": str(folder / "models"),
-            "data_dir": folder / "data",
-            "host": "127.0.0.1",
-            "port": free_port(),
-            "public_url": None,
-        },
-    )
+    return local_settings(server, folder, **{"reconcile_every": 5.0, **LEARNING, **given})
 
 
 def _cycles(

