@@ -68,6 +68,7 @@ class SimulationData:
                 for field, value in (
                     ("images", len(dataset)),
                     ("boxes", dataset.num_boxes),
+                    ("class_counts", dataset.class_counts().tolist()),
                     ("digest", dataset.digest()),
                 )
             },
