@@ -26,6 +26,10 @@ class DetectorSource(Protocol):
         """Plain values that tell these detectors from others."""
         ...
 
+    def use_threads(self, count: int) -> None:
+        """Called once in a process that shares the processor with others: how many cores are its own."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class FactoryDetectors:
@@ -71,3 +75,9 @@ class FactoryDetectors:
             "base": None if self.base is None else self.base.name,
             "base_sha256": None if self.base is None else hashlib.sha256(self.base.read_bytes()).hexdigest(),
         }
+
+    def use_threads(self, count: int) -> None:
+        """See `DetectorSource`."""
+        import torch
+
+        torch.set_num_threads(count)

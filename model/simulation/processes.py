@@ -113,9 +113,7 @@ def _serve(connection: Connection, experiment: Experiment, device: str, threads:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     if device == "cpu":
-        import torch
-
-        torch.set_num_threads(threads)
+        experiment.source.use_threads(threads)
 
     def report(done: float, what: str) -> None:
         connection.send(("progress", done, what))

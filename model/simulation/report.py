@@ -12,6 +12,8 @@ from model.simulation.results import BASELINE, Curve, Point, Results
 from model.simulation.statistics import Interval, Line
 from model.simulation.summary import LEVELS, StrategySummary, full_level, summarise
 
+_REGIME = 0.1
+"""Share of full supervision that labels have to be worth, beyond the initial set, for curves to mean something."""
 _NOTHING = "not reached"
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #111827; background: #fff; margin: 2rem auto; max-width: 68rem;
@@ -113,6 +115,7 @@ def notes(results: Results) -> list[str]:
             "The same command goes on where it ended."
         )
     found += [f"Failed: {sentence}" for sentence in results.failures]
+    found += _regime(results)
     if len(results.settings["seeds"]) == 1:
         found.append("One seed only: no interval can be given, and differences may be chance.")
     if BASELINE not in results.settings["strategies"]:
@@ -123,6 +126,23 @@ def notes(results: Results) -> list[str]:
             why = "" if what == "pool" else "; they do not count in any mAP"
             found.append(
                 f"The {what} have no box of {', '.join(absent)}{why}.".replace("The pool have", "The pool has")
+            )
+    return found
+
+
+def _regime(results: Results) -> list[str]:
+    """A warning where labels hardly matter, because then the curves measure how long was trained."""
+    found = []
+    for losses in results.settings["losses"]:
+        full = full_level(results, losses)
+        starts = [c.points[0].quality for c in results.curves if c.losses == losses and c.points]
+        if full is None or not starts:
+            continue
+        start = sum(starts) / len(starts)
+        if full - start < _REGIME * full or not full:
+            found.append(
+                f"Training on everything (mAP50 {full:.3f}) was hardly better than on the initial set ({start:.3f}). "
+                "These curves say little about labels: train longer (--iterations), or begin with fewer labels."
             )
     return found
 
