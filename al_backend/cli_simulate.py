@@ -104,7 +104,7 @@ def run_simulation(settings: Settings, base_folder: Path | None, asked: Asked, c
         experiment = Experiment(plan, data, source, asked.out)
 
         def progress(now: SimulationProgress) -> None:
-            show("; ".join(now.running) or "done", now.done, now.total, now.eta_seconds)
+            show(f"trainings: {'; '.join(now.running) or 'done'}", now.done, now.total, now.eta_seconds)
 
         outcome = _valid(
             lambda: run_experiment(experiment, device=settings.device, parallel=asked.parallel, on_progress=progress)
