@@ -243,8 +243,11 @@ def demo(
 @app.command()
 def simulate(
     context: typer.Context,
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="reef, reef:COUNT, or a VOC, COCO or YOLO folder.")],
     out: Annotated[Path, typer.Option(help="Folder of the experiment; the same one goes on where it ended.")],
+    dataset: Annotated[
+        str | None, typer.Argument(metavar="[DATASET]", help="reef, reef:COUNT, or a VOC, COCO or YOLO folder.")
+    ] = None,
+    project: Annotated[int | None, typer.Option(min=1, help="A labelled project of Label Studio instead.")] = None,
     detector: Annotated[str | None, typer.Option(help="Instead of AL_DETECTOR.")] = None,
     strategies: Annotated[
         str | None, typer.Option(help="Comma-separated; NAME+diversity adds that step. [random and AL_STRATEGY]")
@@ -266,14 +269,17 @@ def simulate(
     as_json: JsonOption = False,
 ) -> None:
     """Find out on labelled data, with the labels withheld, what a strategy would have saved."""
-    with command_output(
-        context.obj, as_json=as_json, detector=detector, image_size=image_size, device=device
-    ) as out_to:
+    if (dataset is None) == (project is None):
+        raise typer.BadParameter("name a data set, or a project with --project, and not both", param_hint="DATASET")
+    with command_output(context.obj, as_json=as_json, device=device) as out_to:
         from al_backend.cli_simulate import Asked, run_simulation, simulation_text
 
         asked = Asked(
             dataset=dataset,
             out=out,
+            project=project,
+            detector=detector,
+            image_size=image_size,
             strategies=strategies,
             losses=losses,
             seeds=seeds,
@@ -286,8 +292,7 @@ def simulate(
             test_split=test_split,
             parallel=parallel,
         )
-        doors = out_to.doors
-        document = run_simulation(doors.settings, doors.registry.base_folder, asked, out_to.errors)
+        document = run_simulation(out_to.doors, asked, out_to.errors)
         out_to.show(document, simulation_text)
         if not document["complete"]:
             raise typer.Exit(1)

@@ -16,9 +16,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from al_backend.errors import BackendError, ConfigError
-from al_backend.settings import Settings
+from al_backend.settings import LearningSettings
 from model.acquisition.strategy import StrategyConfig
-from model.detectors.factory import find_base
+from model.detectors.factory import ULTRALYTICS_SUFFIXES, architectures, find_base
 from model.errors import ModelError
 from model.simulation.cell import Experiment
 from model.simulation.data import REEF_COUNT, SimulationData, directory_data, reef_data
@@ -36,8 +36,11 @@ from model.training.loss_config import LossConfig
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from al_backend.cli_output import Doors
+
 LOSSES = {"library": LossConfig(), "huale": LossConfig.huale()}
 _REEF = re.compile(r"reef(?::(\d+))?")
+_REEF_SIZE = 640
 _LINE_EVERY = 10.0
 
 Value = TypeVar("Value")
@@ -48,8 +51,11 @@ class Asked:
     """What the command line said; None takes the environment's setting.
 
     Attributes:
-        dataset: `reef`, `reef:COUNT`, or the path of a VOC, COCO or YOLO data set.
+        dataset: `reef`, `reef:COUNT`, or the path of a VOC, COCO or YOLO data set; None with a project.
         out: folder of the experiment.
+        project: a labelled project of Label Studio instead.
+        detector: architecture.
+        image_size: pixels of the longer side.
         strategies: comma-separated; None compares the environment's with random order.
         losses: comma-separated.
         seeds: how many.
@@ -63,8 +69,11 @@ class Asked:
         parallel: cells side by side.
     """
 
-    dataset: str
+    dataset: str | None
     out: Path
+    project: int | None = None
+    detector: str | None = None
+    image_size: int | None = None
     strategies: str | None = None
     losses: str | None = None
     seeds: int = 3
@@ -78,12 +87,11 @@ class Asked:
     parallel: int | None = None
 
 
-def run_simulation(settings: Settings, base_folder: Path | None, asked: Asked, console: Console) -> dict[str, Any]:
+def run_simulation(doors: Doors, asked: Asked, console: Console) -> dict[str, Any]:
     """Run or continue an experiment and write its report.
 
     Args:
-        settings: of the process; the learning settings apply as they would to a project.
-        base_folder: of base weights.
+        doors: settings, which apply as they would to a project; base weights; Label Studio, for a project.
         asked: see `Asked`.
         console: for progress.
 
@@ -95,19 +103,21 @@ def run_simulation(settings: Settings, base_folder: Path | None, asked: Asked, c
         BackendError: the data do not allow such an experiment.
         ModelError: the data cannot be read, or the folder holds another experiment.
     """
+    settings = _learning(doors, asked)
     plan = _valid(lambda: make_plan(settings, asked))
-    source = FactoryDetectors(
-        settings.detector, settings.image_size, find_base(settings.detector, base_folder, download=False)
-    )
+    base = find_base(settings.detector, doors.registry.base_folder)
+    source = FactoryDetectors(settings.detector, settings.image_size, base)
     with display(console) as show:
-        data = _data(asked, settings.image_size, lambda done, total: show("drawing pictures", done, total, None))
+        data = _data(doors, settings, asked, lambda done, total: show("images", done, total, None))
         experiment = Experiment(plan, data, source, asked.out)
 
         def progress(now: SimulationProgress) -> None:
             show(f"trainings: {'; '.join(now.running) or 'done'}", now.done, now.total, now.eta_seconds)
 
         outcome = _valid(
-            lambda: run_experiment(experiment, device=settings.device, parallel=asked.parallel, on_progress=progress)
+            lambda: run_experiment(
+                experiment, device=doors.settings.device, parallel=asked.parallel, on_progress=progress
+            )
         )
     results = collect(experiment, outcome)
     files = write_report(results, asked.out)
@@ -121,7 +131,7 @@ def run_simulation(settings: Settings, base_folder: Path | None, asked: Asked, c
     }
 
 
-def make_plan(settings: Settings, asked: Asked) -> Plan:
+def make_plan(settings: LearningSettings, asked: Asked) -> Plan:
     """The experiment's settings: the command line before the environment.
 
     Raises:
@@ -229,19 +239,40 @@ def _left(seconds: float | None) -> str:
     return f"(about {text} left)"
 
 
-def _data(asked: Asked, size: int, progress: Callable[[int, int], None]) -> SimulationData:
-    reef = _REEF.fullmatch(asked.dataset)
-    if reef is None:
-        path = Path(asked.dataset)
-        if not path.exists():
-            raise BackendError(
-                f"{asked.dataset} is neither a file nor a folder; expected a VOC, COCO or YOLO data set, "
-                "or reef:COUNT for generated pictures."
-            )
-        return _valid(lambda: directory_data(path, split=asked.split, test_split=asked.test_split))
-    if asked.split or asked.test_split:
-        raise ConfigError("Generated pictures have no splits: leave --split and --test-split out.")
-    return reef_data(asked.out / "reef", int(reef[1] or REEF_COUNT), size=min(size, 640), progress=progress)
+def _learning(doors: Doors, asked: Asked) -> LearningSettings:
+    """The command line before what a connected project overrides before the environment."""
+    record = None if asked.project is None else doors.registry.project(asked.project)
+    own = {"detector": asked.detector, "image_size": asked.image_size}
+    learning = doors.settings.learning.overridden({} if record is None else record.overrides)
+    learning = learning.overridden({name: value for name, value in own.items() if value is not None})
+    if learning.detector not in architectures() and not learning.detector.endswith(ULTRALYTICS_SUFFIXES):
+        raise ConfigError(
+            f"detector is {learning.detector!r}, expected one of: {', '.join(architectures())}; or the path of an "
+            "Ultralytics .yaml file"
+        )
+    return learning
+
+
+def _data(
+    doors: Doors, settings: LearningSettings, asked: Asked, progress: Callable[[int, int], None]
+) -> SimulationData:
+    if (asked.split or asked.test_split) and (asked.dataset is None or _REEF.fullmatch(asked.dataset)):
+        raise ConfigError("Only data sets on disk have splits: leave --split and --test-split out.")
+    if asked.project is not None:
+        from al_backend.labelled_project import read_project
+
+        return read_project(doors.settings, settings, doors.label_studio, asked.project, asked.out / "images", progress)
+    dataset = str(asked.dataset)
+    reef = _REEF.fullmatch(dataset)
+    if reef is not None:
+        size = min(settings.image_size, _REEF_SIZE)
+        return reef_data(asked.out / "reef", int(reef[1] or REEF_COUNT), size=size, progress=progress)
+    if not Path(dataset).exists():
+        raise BackendError(
+            f"{dataset} is neither a file nor a folder; expected a VOC, COCO or YOLO data set, "
+            "or reef:COUNT for generated pictures."
+        )
+    return _valid(lambda: directory_data(Path(dataset), split=asked.split, test_split=asked.test_split))
 
 
 def _valid(make: Callable[[], Value]) -> Value:

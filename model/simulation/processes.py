@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from model.simulation.cell import Experiment
-from model.simulation.runner import Monitor, Outcome, Unit, do, failure, room
+from model.simulation.runner import Monitor, Outcome, Unit, do, failure, reading_threads, room
 
 logger = logging.getLogger(__name__)
 
@@ -126,8 +126,7 @@ def _serve(connection: Connection, experiment: Experiment, device: str, threads:
         if unit is None:
             return
         try:
-            # Reading images in threads of their own pays only where there are cores left for them.
-            do(experiment, unit, device=device, threads=2 if threads > 1 else 0, report=report)
+            do(experiment, unit, device=device, threads=reading_threads(device, threads), report=report)
         except BrokenPipeError:
             return  # the parent is gone, and nobody would read the result; finished cycles are kept
         except Exception as error:  # Told by the parent, which goes on with the other curves.

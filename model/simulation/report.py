@@ -114,6 +114,8 @@ def notes(results: Results) -> list[str]:
             f"This experiment was {why}: {len(missing)} of {len(results.curves)} curves are incomplete. "
             "The same command goes on where it ended."
         )
+    if results.missing_full:
+        found.append(f"{results.missing_full} trainings on everything are missing, so the reference is not complete.")
     found += [f"Failed: {sentence}" for sentence in results.failures]
     found += _regime(results)
     if len(results.settings["seeds"]) == 1:

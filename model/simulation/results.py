@@ -120,8 +120,14 @@ class Results:
 
     @property
     def complete(self) -> bool:
-        """Whether every curve is there in full."""
-        return all(curve.complete for curve in self.curves) and not self.failures
+        """Whether every curve is there in full, and every training on the whole pool that was asked for."""
+        return all(curve.complete for curve in self.curves) and not self.missing_full and not self.failures
+
+    @property
+    def missing_full(self) -> int:
+        """Trainings on the whole pool that were asked for and are not there."""
+        wanted = len(self.settings["seeds"]) * len(self.settings["losses"]) if self.settings["full"] else 0
+        return max(0, wanted - len(self.full))
 
     def groups(self) -> dict[tuple[str, str], list[Curve]]:
         """Curves with at least one point by strategy and losses, in the order of the settings."""

@@ -166,6 +166,11 @@ def room(devices: Sequence[str]) -> int:
     return max(1, min(cores, int(psutil.virtual_memory().available // _BYTES_PER_WORKER)))
 
 
+def reading_threads(device: str, cores: int) -> int:
+    """Threads that read images during a training: a GPU waits for them, on a CPU they take what the network needs."""
+    return min(6, cores) if device != "cpu" else 2 if cores > 1 else 0
+
+
 class Monitor:
     """Adds up how far the units are, and tells it now and then.
 
@@ -222,6 +227,7 @@ def failure(unit: Unit, error: str) -> str:
 
 def _work_here(experiment: Experiment, work: Sequence[Unit], device: str, monitor: Monitor) -> Outcome:
     outcome = Outcome()
+    threads = reading_threads(device, room(["cpu"]))
     try:
         for unit in work:
 
@@ -229,7 +235,7 @@ def _work_here(experiment: Experiment, work: Sequence[Unit], device: str, monito
                 monitor.note(unit, done, what)
 
             try:
-                do(experiment, unit, device=device, threads=2, report=report)
+                do(experiment, unit, device=device, threads=threads, report=report)
             except Exception as error:  # One curve's trouble must not cost the others; it is told at the end.
                 logger.debug("%s failed", unit.title, exc_info=True)
                 outcome.failures.append(failure(unit, f"{type(error).__name__}: {error}"))

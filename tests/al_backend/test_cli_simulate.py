@@ -80,8 +80,9 @@ def test_a_real_experiment_from_end_to_end(tmp_path: Path) -> None:
         (["nowhere"], "nowhere is neither a file nor a folder"),
         (["reef:40", "--strategies", "random,magic"], "strategy is 'magic', expected one of"),
         (["reef:40", "--strategies", "random,random"], "named once"),
+        (["reef:40", "--detector", "yolo5n"], "detector is 'yolo5n', expected one of: yolov5n"),
         (["reef:40", "--losses", "huale,own"], "losses are own"),
-        (["reef:40", "--split", "train"], "no splits"),
+        (["reef:40", "--split", "train"], "Only data sets on disk have splits"),
     ],
 )
 def test_what_it_refuses(tmp_path: Path, arguments: list[str], sentence: str) -> None:
@@ -90,7 +91,10 @@ def test_what_it_refuses(tmp_path: Path, arguments: list[str], sentence: str) ->
     assert sentence in json.loads(result.stdout)["error"]
 
 
-@pytest.mark.parametrize("arguments", [["reef"], ["reef", "--out", "x", "--seeds", "0"], ["--out", "x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["reef"], ["reef", "--out", "x", "--seeds", "0"], ["--out", "x"], ["reef", "--out", "x", "--project", "1"]],
+)
 def test_wrong_use(arguments: list[str]) -> None:
     assert run(*arguments).exit_code == 2
 
@@ -105,7 +109,7 @@ def test_settings_apply_as_in_a_project(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("AL_STRATEGY", "uncertainty")
     monkeypatch.setenv("AL_UNCERTAINTY", "margin")
     monkeypatch.setenv("AL_BUDGET", "7")
-    plan = make_plan(load_settings(), Asked("reef", tmp_path, losses="library, huale", seeds=2, initial=9))
+    plan = make_plan(load_settings().learning, Asked("reef", tmp_path, losses="library, huale", seeds=2, initial=9))
     assert [label for label, _ in plan.strategies] == ["random", "uncertainty"]
     assert plan.strategy("uncertainty").uncertainty == "margin"
     assert [label for label, _ in plan.losses] == ["library", "huale"]

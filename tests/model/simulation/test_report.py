@@ -73,6 +73,12 @@ class TestNotes:
             "hardly better" in notes(results([curve("random", seed, [0.0] * 4) for seed in (0, 1)], full={0: 0.0}))[0]
         )
 
+    def test_a_reference_that_is_not_there_yet(self) -> None:
+        found = results(CURVES, full={0: 0.5})
+        found = replace(found, settings={**found.settings, "full": True})
+        assert not found.complete
+        assert notes(found) == ["1 trainings on everything are missing, so the reference is not complete."]
+
     def test_absent_classes_and_failures(self) -> None:
         found = results(CURVES)
         data = {**found.data, "pool_class_counts": [3, 0], "test_class_counts": [0, 4]}
