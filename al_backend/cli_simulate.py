@@ -225,7 +225,7 @@ def _lines(console: Console) -> Show:
             return
         printed_at, printed = now, done
         text = f"{done:.1f} of {total:.0f}" if done != int(done) else f"{done:.0f} of {total:.0f}"
-        console.print(f"{text} {_left(left)} {what}".replace("  ", " "), markup=False, highlight=False)
+        console.print(f"{text} {_left(left)} {what}".replace("  ", " "), markup=False, highlight=False, soft_wrap=True)
 
     return show
 

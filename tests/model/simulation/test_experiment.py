@@ -108,11 +108,15 @@ class TestLoop:
 
 class TestEdges:
     def test_a_pool_that_is_exhausted_ends_the_curve(self, data: SimulationData, tmp_path: Path) -> None:
-        results, outcome = run(Experiment(plan(initial=4, budget=15, cycles=5), data, Fakes(), tmp_path))
+        experiment = Experiment(plan(initial=4, budget=15, cycles=5), data, Fakes(), tmp_path)
+        results, outcome = run(experiment)
         assert outcome.failures == []
         assert results.complete
         for curve in results.curves:
             assert [point.labels for point in curve.points] == [4, 19, 24]
+        told: list[SimulationProgress] = []
+        run(experiment, on_progress=told.append)
+        assert told == []
 
     def test_a_budget_larger_than_the_pool_takes_the_rest(self, data: SimulationData, tmp_path: Path) -> None:
         results, _ = run(Experiment(plan("huale", budget=1000, cycles=1), data, Fakes(), tmp_path))

@@ -110,9 +110,10 @@ class TestVerdict:
     def test_worse(self) -> None:
         assert "worse than with random order: -7.50 points" in self.verdict(shift=-0.15)
 
-    def test_better_by_area_but_not_at_the_end_claims_no_labels(self) -> None:
+    @pytest.mark.parametrize("last", [0.39, 0.40])
+    def test_better_by_area_but_not_at_the_end_claims_no_labels(self, last: float) -> None:
         curves = [curve("random", seed, RANDOM) for seed in range(2)]
-        curves += [curve("huale", seed, [0.1, 0.35, 0.36, 0.39]) for seed in range(2)]
+        curves += [curve("huale", seed, [0.1, 0.35, 0.36, last]) for seed in range(2)]
         text = of(summarise(results(curves)), "huale").verdict
         assert text.startswith("huale was better than random order.")
         assert "instead of" not in text
