@@ -16,6 +16,7 @@ from al_backend.errors import BackendError, NoWorker
 from al_backend.jobs.client import error_key, job_status, overview
 from al_backend.jobs.documents import RANK_REQUEST, TRAIN_REQUEST, read_attempt, requested_at
 from al_backend.jobs.queues import QueueName
+from al_backend.registry import Phase
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -172,9 +173,14 @@ def _ranking_step(asked: datetime | None) -> Callable[[Doors, int, dict[str, Any
         made = [item for item in doors.registry.rankings(project) if asked is None or item.created_at >= asked]
         if not made:
             return Step("waiting to rank")
-        finished = doors.registry.finished_shards(project, made[-1].id)
-        done = sum(1 for index in finished if index < made[-1].shards)
-        return Step("measuring", done, made[-1].shards)
+        ranking = made[-1]
+        listed = doors.registry.closer_tasks(project, ranking.id)
+        if listed is not None:
+            looked = len(doors.registry.finished_shards(project, ranking.id, Phase.CLOSER))
+            return Step("looking closer", looked, listed["shard"].n_unique())
+        finished = doors.registry.finished_shards(project, ranking.id)
+        done = sum(1 for index in finished if index < ranking.shards)
+        return Step("measuring", done, ranking.shards)
 
     return step
 

@@ -80,6 +80,9 @@ class RankingState:
         unfinished: number of shards without a result.
         published: whether Label Studio serves this ranking.
         unranked: tasks that the ranking left out on purpose (`pool_size`).
+        closer: whether these shards are those of the second phase; the pool's are then finished.
+        to_choose: whether the pool is measured and the second phase still has to be listed.
+        choosing: whether that is waiting or being worked on.
     """
 
     id: str
@@ -88,6 +91,9 @@ class RankingState:
     unfinished: int
     published: bool
     unranked: frozenset[int] = frozenset()
+    closer: bool = False
+    to_choose: bool = False
+    choosing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +142,18 @@ class StartRanking:
 
 @dataclass(frozen=True, slots=True)
 class ScoreShards:
-    """Measure these shards of a ranking."""
+    """Measure these shards of a ranking; `closer` ones belong to its second phase."""
 
     ranking: str
     shards: tuple[int, ...]
+    closer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Choose:
+    """List the images of a measured ranking that its second phase looks at."""
+
+    ranking: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +186,7 @@ class Retire:
     predictions: tuple[int, ...] = field(default=())
 
 
-Action = Train | StartRanking | ScoreShards | Publish | ScoreNew | Repoint | Retire
+Action = Train | StartRanking | ScoreShards | Choose | Publish | ScoreNew | Repoint | Retire
 
 
 def decide(snapshot: Snapshot, state: State, settings: LearningSettings) -> list[Action]:
@@ -267,8 +281,12 @@ def _ranking(snapshot: Snapshot, state: State) -> list[Action]:
         return [StartRanking(state.active)] if snapshot.pool else []
     if not ranking.published:
         if ranking.missing:
-            return [ScoreShards(ranking.id, ranking.missing)]
-        return [] if ranking.unfinished or not snapshot.pool else [Publish(ranking.id)]
+            return [ScoreShards(ranking.id, ranking.missing, ranking.closer)]
+        if ranking.unfinished or not snapshot.pool:
+            return []
+        if ranking.to_choose:
+            return [] if ranking.choosing else [Choose(ranking.id)]
+        return [Publish(ranking.id)]
     new = tuple(task for task in snapshot.pool if task not in snapshot.scored and task not in ranking.unranked)
     return [ScoreNew(ranking.id, new)] if new and not state.scoring_new else []
 

@@ -19,6 +19,7 @@ from model.detections import Detections
 from model.detectors.base import Detector, Image, View
 from model.errors import ImageUnreadable
 from model.images import load_image
+from model.read_ahead import read_ahead
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +79,8 @@ class Inference:
             min_score: least confidence of a box.
         """
         detector = self.detector(project_id, version)
-        for start in range(0, len(items), BATCH):
-            batch = items[start : start + BATCH]
-            decoded = self._decode(batch)
+        batches = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
+        for batch, decoded in zip(batches, read_ahead(self._decode, batches), strict=True):
             readable = [(task, image) for task, image in decoded.items() if not isinstance(image, str)]
             predicted = detector.predict([image for _, image in readable], views, min_score=min_score)
             detections = {task: found for (task, _), found in zip(readable, predicted, strict=True)}

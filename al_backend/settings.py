@@ -31,6 +31,38 @@ class LearningSettings(BaseModel):
     empty_policy: Literal["first", "last"] = Field(
         "last", description="Where images without detections go; the published methods disagree."
     )
+    retrieval: float | None = Field(
+        None,
+        ge=1,
+        description="Candidates as a multiple of the budget; unset: the strategy's own (HUALE and PPAL 4, CALD 1.2).",
+    )
+    huale_entropy: Literal["max", "mean", "sum"] = Field(
+        "max", description="How the entropies of an image's boxes become the one by which `huale` retrieves."
+    )
+    huale_weights: tuple[float, float, float, float] = Field(
+        (1.0, 1.0, 1.0, 1.0),
+        description="Of Semantic Affinity, Category Diversity, Overlap Ratio, Localization Confidence; "
+        "negative turns the sign, 0 leaves out.",
+    )
+    huale_category: Literal["disagreement", "spread"] = Field(
+        "disagreement", description="Category Diversity: how the views' class histograms differ, or how wide they are."
+    )
+    cald_beta: float = Field(1.3, ge=0, le=2, description="The most informative value of `cald`'s consistency.")
+    diversity: bool = Field(
+        False,
+        description="Of the most informative images, take first those that differ from each other and the labelled.",
+    )
+    exploration: float = Field(
+        0.05, ge=0, le=1, description="Share of the budget that is drawn at random, with `AL_DIVERSITY`."
+    )
+    empty_quota: float = Field(
+        0.05, ge=0, le=1, description="Share of the budget for images without detections, with `AL_DIVERSITY`."
+    )
+    near_duplicate: float = Field(
+        0.5,
+        ge=0,
+        description="Distance, as a share of the pool's spread, within which one image is enough, with `AL_DIVERSITY`.",
+    )
     budget: int = Field(20, ge=1, description="Images a person labels per cycle.")
     min_labels: int = Field(20, ge=2, description="Labelled images before the first training.")
     train_every: int = Field(20, ge=1, description="New or changed labelled images that start the next training.")
@@ -39,7 +71,7 @@ class LearningSettings(BaseModel):
     )
     iterations: int = Field(600, ge=1, description="Optimizer steps of one training.")
     losses: Literal["library", "huale"] = Field(
-        "library", description="The network library's own losses, or HUALE's (emphasis, EIoU, uncertainty; YOLO only)."
+        "library", description="The network library's own losses, or HUALE's (emphasis, EIoU, uncertainty)."
     )
     batch_size: int = Field(16, ge=1, description="Images per training step.")
     image_size: int = Field(640, ge=64, description="Pixels of the longer side that the detector sees.")

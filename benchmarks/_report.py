@@ -57,10 +57,12 @@ class Options:
     Attributes:
         quick: small enough for five minutes on two cores.
         label_studio: the `label-studio` program; None searches for it.
+        work: folder in which a long benchmark keeps what it has done; None for its own choice.
     """
 
     quick: bool
     label_studio: Path | None
+    work: Path | None = None
 
 
 def main(name: str, question: str, measure: Callable[[Options], Outcome]) -> int:
@@ -78,9 +80,10 @@ def main(name: str, question: str, measure: Callable[[Options], Outcome]) -> int
     parser.add_argument("--quick", action="store_true", help="end within five minutes on two cores")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the document there")
     parser.add_argument("--label-studio", type=Path, metavar="PROGRAM", help="the label-studio program")
+    parser.add_argument("--work", type=Path, metavar="FOLDER", help="where a long benchmark keeps what it has done")
     given = parser.parse_args()
     load_before = os.getloadavg()
-    outcome = measure(Options(given.quick, given.label_studio))
+    outcome = measure(Options(given.quick, given.label_studio, given.work))
     written = document(name, outcome, quick=given.quick, load_before=load_before)
     show(question, outcome)
     if given.json is not None:

@@ -30,7 +30,7 @@ from al_backend.errors import BackendError
 from al_backend.jobs.documents import PUBLISHED
 from al_backend.jobs.liveness import has_worker
 from al_backend.jobs.queues import QueueName
-from al_backend.jobs.ranking import strategy_fields
+from al_backend.jobs.strategies import strategy_fields
 from al_backend.registry import GateVerdict, Ranking, Registry, Version
 from al_backend.settings import Settings, load_settings
 from benchmarks._report import Goal, Options, Outcome, main, spread

@@ -19,10 +19,11 @@ from al_backend.jobs.documents import (
 from al_backend.jobs.liveness import any_in_flight, in_flight
 from al_backend.jobs.queues import QueueName
 from al_backend.jobs.ranking import newest_ranking
+from al_backend.jobs.strategies import looks_closer, strategy_of
 from al_backend.labelstudio.client import LabelStudio, Task
 from al_backend.labelstudio.codec import choose_annotation, label_digest
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
-from al_backend.registry import Ranking, Version
+from al_backend.registry import Phase, Ranking, Version
 
 
 class LabelMemory:
@@ -130,19 +131,7 @@ def read_state(here: Context, project_id: int) -> cycle.State:
     state = None
     current = newest_ranking(registry.rankings(project_id), active.version if active else None)
     if current is not None:
-        unfinished = set(range(current.shards)) - registry.finished_shards(project_id, current.id)
-        state = cycle.RankingState(
-            id=current.id,
-            created_at=current.created_at,
-            missing=tuple(
-                index
-                for index in sorted(unfinished)
-                if not in_flight(queues, QueueName.SCORE, job_name("score", project_id, current.id, index))
-            ),
-            unfinished=len(unfinished),
-            published=current.id == published,
-            unranked=_unranked(here, current),
-        )
+        state = _ranking_state(here, project_id, current, published=current.id == published)
     return cycle.State(
         active=active.version if active else None,
         trained_on=trained_on(versions),
@@ -157,6 +146,37 @@ def read_state(here: Context, project_id: int) -> cycle.State:
         train_from_scratch=bool((train_request or {}).get("from_scratch")),
         rank_requested_at=requested_at(registry.read_document(project_id, RANK_REQUEST)),
         attempt=read_attempt(registry, project_id),
+    )
+
+
+def _ranking_state(here: Context, project_id: int, current: Ranking, *, published: bool) -> cycle.RankingState:
+    registry, queues = here.registry, here.queues
+    # Again the queue first.
+    choosing = in_flight(queues, QueueName.PUBLISH, job_name("choose", project_id, current.id))
+    phase, kind = Phase.POOL, "score"
+    unfinished = set(range(current.shards)) - registry.finished_shards(project_id, current.id)
+    to_choose = False
+    if not unfinished and not published and looks_closer(strategy_of(current)[0]):
+        listed = registry.closer_tasks(project_id, current.id)
+        if listed is None:
+            to_choose = True
+        else:
+            phase, kind = Phase.CLOSER, "closer"
+            unfinished = set(listed["shard"]) - registry.finished_shards(project_id, current.id, phase)
+    return cycle.RankingState(
+        id=current.id,
+        created_at=current.created_at,
+        missing=tuple(
+            index
+            for index in sorted(unfinished)
+            if not in_flight(queues, QueueName.SCORE, job_name(kind, project_id, current.id, index))
+        ),
+        unfinished=len(unfinished),
+        published=published,
+        unranked=_unranked(here, current),
+        closer=phase is Phase.CLOSER,
+        to_choose=to_choose,
+        choosing=choosing,
     )
 
 

@@ -12,12 +12,12 @@ from al_backend.jobs.documents import RANK_REQUEST, THROUGHPUT, now, requested_a
 from al_backend.jobs.liveness import ensure_job
 from al_backend.jobs.observe import Observation
 from al_backend.jobs.queues import QueueName
+from al_backend.jobs.strategies import context_fields, strategy_fields, strategy_of
 from al_backend.labelstudio.client import Task
 from al_backend.labelstudio.labeling_config import LabelingConfig
 from al_backend.registry import Ranking
 from al_backend.settings import LearningSettings
 from model.acquisition.random_sampling import draw_pool
-from model.acquisition.strategy import RankingContext
 
 SHARD_SECONDS = 5.0
 """Work in one shard, so that a live `/predict` never waits long behind it."""
@@ -54,8 +54,21 @@ def perform(here: Context, project_id: int, action: cycle.Action, seen: Observat
         _enqueue_shards(here, project_id, created.id, range(created.shards))
         return f"ranking {created.id} of {created.tasks} tasks in {created.shards} shards"
     if isinstance(action, cycle.ScoreShards):
-        _enqueue_shards(here, project_id, action.ranking, action.shards)
-        return f"{len(action.shards)} missing shards of {action.ranking}"
+        _enqueue_shards(here, project_id, action.ranking, action.shards, closer=action.closer)
+        kind = "shards of a closer look" if action.closer else "missing shards"
+        return f"{len(action.shards)} {kind} of {action.ranking}"
+    if isinstance(action, cycle.Choose):
+        ensure_job(
+            queues,
+            QueueName.PUBLISH,
+            job_name("choose", project_id, action.ranking),
+            "al_backend.jobs.candidates.choose",
+            project_id,
+            action.ranking,
+            timeout=_SCORE_TIMEOUT,
+            meta=meta | {"kind": "choose", "ranking": action.ranking},
+        )
+        return f"choosing images of {action.ranking} for a closer look"
     if isinstance(action, cycle.Publish):
         ensure_job(
             queues,
@@ -101,16 +114,19 @@ def perform(here: Context, project_id: int, action: cycle.Action, seen: Observat
     return f"retiring {', '.join(action.model_versions) or 'duplicates'}"
 
 
-def _enqueue_shards(here: Context, project_id: int, ranking_id: str, shards: range | tuple[int, ...]) -> None:
+def _enqueue_shards(
+    here: Context, project_id: int, ranking_id: str, shards: range | tuple[int, ...], *, closer: bool = False
+) -> None:
     for index in shards:
         ensure_job(
             here.queues,
             QueueName.SCORE,
-            job_name("score", project_id, ranking_id, index),
+            job_name("closer" if closer else "score", project_id, ranking_id, index),
             "al_backend.jobs.ranking.score_shard",
             project_id,
             ranking_id,
             index,
+            closer,
             timeout=_SCORE_TIMEOUT,
             meta={"project": project_id, "kind": "score", "ranking": ranking_id, "shard": index},
         )
@@ -144,28 +160,20 @@ def _create_ranking(
         schema={"task_id": pl.Int64, "image": pl.String, "shard": pl.Int64},
     )
     earlier = [item.id for item in here.registry.rankings(project_id)]
-    ranking_context = RankingContext(
-        classes=version.classes,
-        label_counts=tuple(version.label_counts.get(name, 0) for name in version.classes),
-        seed=settings.seed,
-    )
     name = cycle.published_name(version_name, earlier)
     created = Ranking(
         id=name,
         project=project_id,
         version=version_name,
         model_version=name,
-        strategy=ranking.strategy_fields(settings),
-        context={
-            "classes": list(ranking_context.classes),
-            "label_counts": list(ranking_context.label_counts),
-            "seed": ranking_context.seed,
-        },
+        strategy=strategy_fields(settings),
+        context=context_fields(version, settings),
         created_at=now(),
         tasks=len(rows),
         shard_size=size,
         shards=-(-len(position) // size),
     )
+    strategy_of(created)  # a setting that no strategy takes is refused here, not in every shard
     here.registry.create_ranking(created, tasks)
     return created
 

@@ -12,39 +12,19 @@ import polars as pl
 
 from al_backend.cycle import ranking_number
 from al_backend.inference import Outcome
+from al_backend.jobs.candidates import readable_and_labelled
 from al_backend.jobs.client import enqueue_reconcile, look_later
 from al_backend.jobs.context import Context, job_running
 from al_backend.jobs.documents import THROUGHPUT, published_model_version
+from al_backend.jobs.strategies import strategy_of
 from al_backend.labelstudio.codec import to_regions
 from al_backend.labelstudio.labeling_config import LabelingConfig
-from al_backend.registry import Ranking
-from al_backend.settings import LearningSettings
+from al_backend.registry import Phase, Ranking
 from model.acquisition.order import order_scores, place
-from model.acquisition.strategy import RankingContext, Strategy, StrategyConfig, create_strategy
+from model.acquisition.strategy import RankingContext, Strategy
 from model.detectors.base import View
 
 _IDS = 2**20  # task ids that a score tells apart
-
-_STRATEGY_FIELDS = ("uncertainty", "aggregation", "class_weights", "empty_policy")
-
-
-def strategy_fields(settings: LearningSettings) -> dict[str, Any]:
-    """What a ranking keeps of the settings, so that later tasks are measured and placed alike."""
-    kept = {name: getattr(settings, name) for name in (*_STRATEGY_FIELDS, "measure_threshold", "score_threshold")}
-    return {"name": settings.strategy, "pool_size": settings.pool_size} | kept
-
-
-def strategy_of(ranking: Ranking) -> tuple[Strategy, RankingContext]:
-    """The strategy of a ranking and what it knows of the labelled side."""
-    config = StrategyConfig(
-        name=ranking.strategy["name"], **{name: ranking.strategy[name] for name in _STRATEGY_FIELDS}
-    )
-    context = RankingContext(
-        classes=tuple(ranking.context["classes"]),
-        label_counts=tuple(ranking.context["label_counts"]),
-        seed=int(ranking.context["seed"]),
-    )
-    return create_strategy(config), context
 
 
 def newest_ranking(rankings: Sequence[Ranking], version: str | None) -> Ranking | None:
@@ -53,28 +33,41 @@ def newest_ranking(rankings: Sequence[Ranking], version: str | None) -> Ranking 
     return max(own, key=lambda item: ranking_number(item.id), default=None)
 
 
-def score_shard(project_id: int, ranking_id: str, index: int) -> int:
+def score_shard(project_id: int, ranking_id: str, index: int, closer: bool = False) -> int:
     """Job: measure one shard of a ranking, unless somebody did.
+
+    Args:
+        project_id: the project.
+        ranking_id: the ranking.
+        index: of the shard.
+        closer: whether it is one of the second phase.
 
     Returns:
         Images measured.
     """
     with job_running() as here:
         registry = here.registry
-        finished = registry.finished_shards(project_id, ranking_id)
+        phase = Phase.CLOSER if closer else Phase.POOL
+        finished = registry.finished_shards(project_id, ranking_id, phase)
         if index in finished:
             return 0
         ranking = registry.ranking(project_id, ranking_id)
         active = registry.active(project_id)
         if active is None or active.version != ranking.version:
             return 0  # a newer version took over; its own ranking measures the pool
-        tasks = registry.ranking_tasks(project_id, ranking_id).filter(pl.col("shard") == index)
+        everything = (registry.closer_tasks if closer else registry.ranking_tasks)(project_id, ranking_id)
+        if everything is None:
+            return 0  # the ranking was removed and made again
+        tasks = everything.filter(pl.col("shard") == index)
         items = list(zip(tasks["task_id"].to_list(), tasks["image"].to_list(), strict=True))
         started = time.monotonic()
-        frame = _measure(here, ranking, items)
-        registry.write_shard(project_id, ranking_id, index, frame)
-        _note_throughput(here, project_id, len(items), time.monotonic() - started)
-        if len(finished | {index}) >= ranking.shards:
+        frame = _measure(here, ranking, items, closer=closer)
+        if closer:
+            frame = frame.with_columns(tasks["labelled"])
+        registry.write_shard(project_id, ranking_id, index, frame, phase)
+        if not closer:  # a closer look takes longer, and would make the pool's shards small
+            _note_throughput(here, project_id, len(items), time.monotonic() - started)
+        if len(finished | {index}) >= (everything["shard"].n_unique() if closer else ranking.shards):
             enqueue_reconcile(here.queues, project_id, f"{ranking_id} is measured")
         return len(items)
 
@@ -95,9 +88,9 @@ def score_new(project_id: int, ranking_id: str, items: list[tuple[int, str | Non
         items = [(task, value) for task, value in items if task not in have]
         if not items:
             return 0
-        frame = place_measured(here, ranking, _measure(here, ranking, items))
+        frame = place_measured(here, ranking, _measure(here, ranking, items, closer=True))
         # Kept beside the ranking's shards, under an index of its own, so that `status` knows the reasons of failures.
-        here.registry.write_shard(project_id, ranking_id, ranking.shards + items[0][0], frame.drop("order_score"))
+        here.registry.write_shard(project_id, ranking_id, ranking.shards + items[0][0], _as_in_pool(ranking, frame))
         report = here.label_studio.import_predictions(
             project_id,
             prediction_items(frame, ranking.model_version),
@@ -110,7 +103,7 @@ def score_new(project_id: int, ranking_id: str, items: list[tuple[int, str | Non
 
 def measure_live(here: Context, ranking: Ranking, items: list[tuple[int, str | None]]) -> pl.DataFrame:
     """Measurements and order scores of tasks that Label Studio asks for one by one."""
-    return place_measured(here, ranking, _measure(here, ranking, items))
+    return place_measured(here, ranking, _measure(here, ranking, items, closer=True))
 
 
 def order(here: Context, ranking: Ranking) -> pl.DataFrame:
@@ -125,8 +118,8 @@ def order(here: Context, ranking: Ranking) -> pl.DataFrame:
         return stored
     measured = here.registry.read_shards(ranking.project, ranking.id)
     strategy, context = strategy_of(ranking)
-    readable = measured.filter(pl.col("error").is_null())
-    ranking_of_readable = strategy.rank(readable, context)
+    readable, labelled = readable_and_labelled(here, ranking, measured)
+    ranking_of_readable = strategy.rank(readable, context, labelled)
     ranked = ranking_of_readable.table.select("task_id", "informativeness", "regions", "error")
     unreadable = (
         measured.filter(pl.col("error").is_not_null())
@@ -185,34 +178,55 @@ def prediction_items(frame: pl.DataFrame, model_version: str) -> list[dict[str, 
     ]
 
 
-def _measure(here: Context, ranking: Ranking, items: Sequence[tuple[int, str | None]]) -> pl.DataFrame:
-    """One row per task: task_id, the strategy's measurements, regions (JSON text), error."""
+def _as_in_pool(ranking: Ranking, placed: pl.DataFrame) -> pl.DataFrame:
+    """Late tasks with the columns that the pool's shards have, so that they can be read together."""
+    strategy, context = strategy_of(ranking)
+    return placed.drop("order_score", *strategy.candidate_columns(context))
+
+
+def _measure(here: Context, ranking: Ranking, items: Sequence[tuple[int, str | None]], *, closer: bool) -> pl.DataFrame:
+    """One row per task: task_id, the strategy's measurements, regions (JSON text), error.
+
+    Args:
+        here: of this process.
+        ranking: whose strategy measures.
+        items: task id and image value.
+        closer: whether to measure what both phases do, or the first alone.
+    """
     strategy, context = strategy_of(ranking)
     config = here.labeling_config(ranking.project)
     threshold = ranking.strategy["measure_threshold"]
     rows = [
-        _row(outcome, strategy, context, config, ranking)
+        _row(outcome, strategy, context, config, ranking, closer)
         for outcome in here.inference.detect(
-            ranking.project, ranking.version, items, views=_views(strategy), min_score=threshold
+            ranking.project, ranking.version, items, views=_views(strategy, closer), min_score=threshold
         )
     ]
-    measured = strategy.columns(context)
+    measured = strategy.columns(context) | (strategy.candidate_columns(context) if closer else {})
     return pl.DataFrame(rows, schema={"task_id": pl.Int64, **measured, "regions": pl.String, "error": pl.String})
 
 
-def _views(strategy: Strategy) -> tuple[View, ...]:
+def _views(strategy: Strategy, closer: bool) -> tuple[View, ...]:
     """The views that a strategy asks for, and the original always: pre-annotations are made of it."""
-    return (View.ORIGINAL, *(view for view in strategy.views if view is not View.ORIGINAL))
+    wanted = {*strategy.views, *(strategy.candidate_views if closer else ())}
+    return (View.ORIGINAL, *sorted(wanted - {View.ORIGINAL}))
 
 
 def _row(
-    outcome: Outcome, strategy: Strategy, context: RankingContext, config: LabelingConfig, ranking: Ranking
+    outcome: Outcome,
+    strategy: Strategy,
+    context: RankingContext,
+    config: LabelingConfig,
+    ranking: Ranking,
+    closer: bool,
 ) -> dict[str, Any]:
     if outcome.detections is None:
         return {"task_id": outcome.task_id, "regions": "[]", "error": outcome.error or "The image could not be read."}
     threshold = config.score_threshold if config.score_threshold is not None else ranking.strategy["score_threshold"]
     regions = to_regions(outcome.detections[View.ORIGINAL], context.classes, config, threshold=threshold)
     measured = strategy.measure(outcome.task_id, outcome.detections, context)
+    if closer:
+        measured |= strategy.measure_candidate(outcome.task_id, outcome.detections, context)
     return {"task_id": outcome.task_id, **measured, "regions": json.dumps(regions), "error": None}
 
 

@@ -6,6 +6,7 @@ Redis holds only work in progress; what has to outlive it is here, as plain file
 from __future__ import annotations
 
 from al_backend.errors import RegistryError, VersionNotFound
+from al_backend.registry.rankings import Phase
 from al_backend.registry.records import ActivePointer, GateVerdict, ProjectRecord, Ranking, Version
 from al_backend.registry.registry import FORMAT, Registry
 
@@ -13,6 +14,7 @@ __all__ = [
     "FORMAT",
     "ActivePointer",
     "GateVerdict",
+    "Phase",
     "ProjectRecord",
     "Ranking",
     "Registry",

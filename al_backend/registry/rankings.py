@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
 from typing import Any
 
 import polars as pl
@@ -18,8 +19,15 @@ _READERS = 8
 _FITTED = "fitted.json"
 
 
+class Phase(str, Enum):
+    """What was measured, by the folder that its shards lie in."""
+
+    POOL = "shards"
+    CLOSER = "closer"
+
+
 class RankingShelf(Shelf):
-    """`projects/<id>/rankings/<ranking>/`: tasks, manifest, shards and order."""
+    """`projects/<id>/rankings/<ranking>/`: tasks, manifest, shards, those of the closer look, and order."""
 
     def create_ranking(self, ranking: Ranking, tasks: pl.DataFrame) -> None:
         """Store what is to be ranked; nothing happens when the ranking exists already.
@@ -72,10 +80,21 @@ class RankingShelf(Shelf):
             raise self._damaged(path, "it is missing")
         return frame
 
-    def write_shard(self, project: int, ranking_id: str, index: int, frame: pl.DataFrame) -> None:
+    def write_closer_tasks(self, project: int, ranking_id: str, tasks: pl.DataFrame) -> None:
+        """Store what the second phase looks at: one row per image, with a column `shard` from 0."""
+        self.ranking(project, ranking_id)
+        self._write_frame(f"{self._ranking_folder(project, ranking_id)}/closer_tasks.parquet", tasks)
+
+    def closer_tasks(self, project: int, ranking_id: str) -> pl.DataFrame | None:
+        """What the second phase looks at; None while that is not decided."""
+        return self._read_frame(f"{self._ranking_folder(project, ranking_id)}/closer_tasks.parquet")
+
+    def write_shard(
+        self, project: int, ranking_id: str, index: int, frame: pl.DataFrame, phase: Phase = Phase.POOL
+    ) -> None:
         """Store the measurements of one shard; writing twice is the same as once.
 
-        Indices from `Ranking.shards` on are free for tasks that arrived after the ranking was made.
+        Of the pool's, indices from `Ranking.shards` on are free for tasks that arrived after the ranking was made.
 
         Raises:
             RegistryError: the ranking is gone, or the index is negative.
@@ -83,17 +102,17 @@ class RankingShelf(Shelf):
         self.ranking(project, ranking_id)
         if index < 0:
             raise RegistryError(f"Shards are numbered from 0, found {index} for ranking {ranking_id}.")
-        self._write_frame(self._shard(project, ranking_id, index), frame)
+        self._write_frame(self._shard(project, ranking_id, index, phase), frame)
 
-    def finished_shards(self, project: int, ranking_id: str) -> set[int]:
+    def finished_shards(self, project: int, ranking_id: str, phase: Phase = Phase.POOL) -> set[int]:
         """Indices of the shards that are stored."""
-        names = self._storage.children(f"{self._ranking_folder(project, ranking_id)}/shards")
+        names = self._storage.children(f"{self._ranking_folder(project, ranking_id)}/{phase.value}")
         return {int(match.group(1)) for name in names if (match := re.fullmatch(r"(\d+)\.parquet", name))}
 
-    def read_shards(self, project: int, ranking_id: str) -> pl.DataFrame:
+    def read_shards(self, project: int, ranking_id: str, phase: Phase = Phase.POOL) -> pl.DataFrame:
         """All stored measurements, in the order of the shards; only `task_id` and no row when there are none."""
-        indices = sorted(self.finished_shards(project, ranking_id))
-        paths = [self._shard(project, ranking_id, index) for index in indices]
+        indices = sorted(self.finished_shards(project, ranking_id, phase))
+        paths = [self._shard(project, ranking_id, index, phase) for index in indices]
         with ThreadPoolExecutor(_READERS) as pool:
             frames = [frame for frame in pool.map(self._read_frame, paths) if frame is not None]
         if not frames:
@@ -139,8 +158,8 @@ class RankingShelf(Shelf):
     def _ranking_folder(project: int, ranking_id: str) -> str:
         return f"{project_folder(project)}/rankings/{plain_name(ranking_id, 'ranking')}"
 
-    def _shard(self, project: int, ranking_id: str, index: int) -> str:
-        return f"{self._ranking_folder(project, ranking_id)}/shards/{index:06d}.parquet"
+    def _shard(self, project: int, ranking_id: str, index: int, phase: Phase) -> str:
+        return f"{self._ranking_folder(project, ranking_id)}/{phase.value}/{index:06d}.parquet"
 
     def _write_frame(self, path: str, frame: pl.DataFrame) -> None:
         buffer = io.BytesIO()

@@ -289,7 +289,7 @@ def require_detections(task_id: int, detections: Detections, context: RankingCon
             f"task {task_id}: the detections have {detections.num_classes} classes, "
             f"the ranking {len(context.classes)}: {context.classes}"
         )
-    if not (np.isfinite(detections.xyxy).all() and np.isfinite(detections.probs).all()):
+    if not all(np.isfinite(part).all() for part in (detections.xyxy, detections.score, detections.probs)):
         raise ValueError(
             f"task {task_id}: the detector gave boxes or probabilities that are not finite; its weights are damaged"
         )

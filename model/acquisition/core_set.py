@@ -30,6 +30,7 @@ from model.acquisition.embedding import (
     nearest,
     points_of,
     squared_distances,
+    squared_distances_of,
 )
 from model.detections import Detections
 from model.detectors.base import View
@@ -77,12 +78,10 @@ class CoreSet(OnePhase):
         covered, _ = nearest(points, known)
         first = int(squared_distances(points, points.mean(axis=0, keepdims=True)).argmin()) if len(points) else 0
 
-        def distances_of(index: int) -> Points:
-            return squared_distances(points, points[index : index + 1])[:, 0]
-
-        chosen, radii = farthest_first(covered, distances_of, context.budget, first=first)
+        chosen, radii = farthest_first(covered, squared_distances_of(points), context.budget, first=first)
         centres = np.concatenate([points[chosen], known])
-        values = np.sqrt(nearest(points, centres)[0].astype(np.float64))
+        left = np.minimum(covered, nearest(points, points[chosen])[0])
+        values = np.sqrt(left.astype(np.float64))
         # No other image is farther from the first than this.
         values[chosen] = [np.sqrt(radius) if np.isfinite(radius) else 2.0 for radius in radii]
         fitted: Fitted = {"centres": np.round(_thinned(centres), _DECIMALS).tolist()}
@@ -100,7 +99,7 @@ def _thinned(centres: Points) -> list[list[float]]:
     """At most `MOST_CENTRES` of the centres, spread over all of them."""
     if len(centres) > MOST_CENTRES:
         nothing = np.full(len(centres), np.inf, np.float32)
-        kept, _ = farthest_first(nothing, lambda i: squared_distances(centres, centres[i : i + 1])[:, 0], MOST_CENTRES)
+        kept, _ = farthest_first(nothing, squared_distances_of(centres), MOST_CENTRES)
         centres = centres[sorted(kept)]
     result: list[list[float]] = centres.astype(np.float64).tolist()
     return result

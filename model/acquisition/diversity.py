@@ -23,7 +23,7 @@ from model.acquisition.base import (
     require_columns,
     require_detections,
 )
-from model.acquisition.embedding import EMBEDDING, Points, farthest_first, image_embedding, points_of
+from model.acquisition.embedding import EMBEDDING, Points, Whitening, farthest_first, image_embedding, points_of
 from model.acquisition.hashing import uniform
 from model.detections import Detections
 from model.detectors.base import View
@@ -42,7 +42,7 @@ class Diversified:
 
     The places of one budget are shared out: `exploration` to images drawn at random from the whole pool, `empty_quota`
     to images without detections, the rest, farthest first, to the top of the strategy's ranking. Two images are as
-    alike as their class histograms overlap, times `(1 + cos) / 2` of their embeddings from the pool's mean. An image
+    alike as their class histograms overlap, times `(1 + cos) / 2` of their whitened embeddings. An image
     too near to one that is labelled or chosen is left for later, behind the others that could have been chosen.
 
     Later images are placed by the strategy's informativeness alone.
@@ -190,24 +190,22 @@ class _Scene:
 
     def __init__(self, pool: _Images, labelled: _Images | None, config: StrategyConfig) -> None:
         self._pool = pool
-        self._known = [] if labelled is None else [labelled]
-        self._mean = pool.points.mean(axis=0, dtype=np.float64)
-        length = float(np.einsum("ij,ij->", pool.points, pool.points, dtype=np.float64)) / len(pool)
-        spread = max(0.0, length - float(self._mean @ self._mean))
+        self._whitened = Whitening(pool.points)
+        self._known = [] if labelled is None else [self._as_seen(labelled)]
         # At least what float32 leaves between equal vectors.
-        self._near = max(config.near_duplicate**2 * spread, 1e-6)
+        self._near = max(config.near_duplicate**2, 1e-6)
 
     def choose(self, rows: Rows, count: int) -> tuple[list[int], Rows]:
         """Up to `count` of some rows, farthest first, and those that are too near to what is known or chosen."""
         if not count or not len(rows):
             return [], rows[:0]
-        here = self._pool[rows]
-        directions = self._directions(here.points)
+        here = self._as_seen(self._pool[rows])
+        directions = _directions(here.points)
         covered = np.full(len(rows), np.inf, np.float32)
         near = np.zeros(len(rows), bool)
 
         def compare(image: _Images, index: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-            alike = (1.0 + directions @ self._directions(image.points[index : index + 1])[0]) / 2
+            alike = (1.0 + directions @ _directions(image.points[index : index + 1])[0]) / 2
             shared = np.minimum(here.shares, image.shares[index]).sum(axis=1)
             apart = here.points - image.points[index]
             distance = np.clip(1.0 - shared * alike, 0.0, 1.0).astype(np.float32)
@@ -229,11 +227,14 @@ class _Scene:
         near[chosen] = False
         return [int(row) for row in rows[chosen]], rows[near]
 
-    def _directions(self, points: Points) -> NDArray[np.float64]:
-        """Unit vectors from the pool's mean; a zero vector for an image that is the mean."""
-        away = points.astype(np.float64) - self._mean
-        length = np.linalg.norm(away, axis=1, keepdims=True)
-        return np.divide(away, length, out=np.zeros_like(away), where=length > 1e-6)
+    def _as_seen(self, images: _Images) -> _Images:
+        return _Images(self._whitened(images.points), images.shares)
+
+
+def _directions(points: Points) -> Points:
+    """Unit vectors; zero for an image that is the pool's mean."""
+    length = np.linalg.norm(points, axis=1, keepdims=True)
+    return np.divide(points, length, out=np.zeros_like(points), where=length > 1e-6)
 
 
 def _share(share: float, budget: int) -> int:

@@ -22,6 +22,7 @@ Points = NDArray[np.float32]
 
 _CHUNK = 8192
 _SAME = 1e-6
+_LEAST_VARIANCE = 0.1
 _SIGNS_SEED = 20070501
 
 
@@ -80,6 +81,56 @@ def squared_distances(points: Points, others: Points) -> Points:
     # Rounding leaves about 1e-7 between equal vectors, and would decide their order.
     product[product < _SAME] = 0
     return product
+
+
+def squared_distances_of(points: Points) -> Callable[[int], Points]:
+    """Gives the squared distances, shape (n,), of all points to the one at a position; for `farthest_first`."""
+    norms = np.einsum("ij,ij->i", points, points)
+
+    def distances(index: int) -> Points:
+        result = points @ points[index]
+        result *= -2
+        result += norms
+        result += norms[index]
+        result[result < _SAME] = 0
+        return result
+
+    return distances
+
+
+class Whitening:
+    """A map of embeddings after which every direction of a pool has about the same weight.
+
+    Networks put most of what distinguishes their embeddings into very few directions: of YOLOv5's deepest features 0.9
+    of the variance lies in one. There, images of one burst are no nearer to each other than to many others.
+
+    Directions that vary by less than a tenth of the mean are not stretched further, and the result is scaled so that
+    images are 1 away from the mean on average (root of the mean square).
+
+    Args:
+        points: of the pool, shape (n, `LENGTH`), n at least 1.
+    """
+
+    def __init__(self, points: Points) -> None:
+        count, size = len(points), points.shape[1]
+        self._mean = points.mean(axis=0, dtype=np.float64)
+        covariance = np.zeros((size, size))
+        for start in range(0, count, _CHUNK):
+            away = points[start : start + _CHUNK].astype(np.float64) - self._mean
+            covariance += away.T @ away / count
+        values, vectors = np.linalg.eigh(covariance)
+        values = np.maximum(values, 0.0)
+        least = _LEAST_VARIANCE * values.mean()
+        if values.sum() <= _SAME:  # all images look the same
+            self._map = np.eye(size)
+            return
+        stretch = 1.0 / np.sqrt(values + least)
+        # Back in the old axes (not those of the eigenvectors, whose signs are arbitrary).
+        self._map = (vectors * stretch) @ vectors.T / np.sqrt((values * stretch**2).sum())
+
+    def __call__(self, points: Points) -> Points:
+        """The points in the new space, relative to the pool's mean."""
+        return ((points.astype(np.float64) - self._mean) @ self._map).astype(np.float32)
 
 
 def nearest(points: Points, others: Points) -> tuple[Points, NDArray[np.int64]]:

@@ -31,6 +31,7 @@ from model.acquisition.embedding import (
     nearest,
     points_of,
     squared_distances,
+    squared_distances_of,
 )
 from model.acquisition.hashing import uniform
 from model.detections import Detections
@@ -105,9 +106,7 @@ def _centres(points: Points, count: int) -> Points:
     """Means of at most `count` clusters (k-means, started farthest-first from the most typical point)."""
     first = int(squared_distances(points, points.mean(axis=0, keepdims=True)).argmin())
     apart = np.full(len(points), np.inf, np.float32)
-    starts, radii = farthest_first(
-        apart, lambda index: squared_distances(points, points[index : index + 1])[:, 0], count, first=first
-    )
+    starts, radii = farthest_first(apart, squared_distances_of(points), count, first=first)
     centres = points[[start for start, radius in zip(starts, radii, strict=True) if radius > 0]]
     for _ in range(ROUNDS):
         _, cluster = nearest(points, centres)

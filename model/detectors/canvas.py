@@ -53,6 +53,13 @@ class Canvas:
         gain = np.array([self.width / columns, self.height / rows] * 2, np.float32)
         return np.clip(xyxy * gain, 0, np.array([self.width, self.height] * 2, np.float32)).astype(np.float32)
 
+    def std_to_original(self, side_std: NDArray[np.float32], view: View) -> NDArray[np.float32]:
+        """Standard deviations of left, top, right, bottom, shape (n, 4), from pixels as in `to_original`."""
+        rows, columns = self.inner
+        if view is View.HFLIP:
+            side_std = side_std[:, [2, 1, 0, 3]]
+        return (side_std * np.array([self.width / columns, self.height / rows] * 2, np.float32)).astype(np.float32)
+
 
 def draw(
     images: Sequence[NDArray[np.uint8]],

@@ -29,6 +29,8 @@ class Found:
         probs: shape (n, C + 1), float32, background last.
         embedding: shape (n, D), float32, unit length.
         image_embedding: shape (E,), float32.
+        side_std: shape (n, 4), float32, standard deviation of left, top, right, bottom in pixels of the resized image;
+            None without a variance head.
     """
 
     xyxy: Tensor
@@ -36,6 +38,7 @@ class Found:
     probs: Tensor
     embedding: Tensor
     image_embedding: Tensor
+    side_std: Tensor | None = None
 
 
 class Family(Protocol):
@@ -79,6 +82,18 @@ class Family(Protocol):
 
     def set_rows(self, network: Network, rows: Sequence[int | None], generator: torch.Generator) -> None:
         """Give the class head these rows (`class_rows.rows_of`), in place."""
+        ...
+
+    def has_variance(self, network: Network) -> bool:
+        """Whether it says how sure it is of the sides of its boxes."""
+        ...
+
+    def set_variance(self, network: Network, wanted: bool) -> None:
+        """Add a fresh variance head, from torch's global random state, or remove the one that is there, in place."""
+        ...
+
+    def place_of_losses(self, network: Network) -> nn.Module:
+        """The part that computes losses and takes others in its attribute `losses`."""
         ...
 
     def blocks(self, network: Network) -> list[nn.Module]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.data.dataset import DetectionDataset
 from model.detections import Detections
@@ -21,12 +21,12 @@ from model.detectors.class_rows import rows_of
 from model.detectors.family import Family, Found, Network
 from model.detectors.faster_rcnn import FasterRCNNFamily
 from model.detectors.ssd import SSDFamily
+from model.detectors.torchvision_training import TorchvisionTrainable
 from model.detectors.torchvision_weights import UNUSED, class_names, load_state, read_state
 from model.detectors.weights import load_tensors, read_weights, save_folder
 from model.errors import NotEnoughLabels, WeightsRefused
 from model.training.config import Progress, TrainingConfig, TrainingReport
 from model.training.freezing import blocks_to_freeze
-from model.training.loop import Target
 from model.training.loop import train as run_training
 from model.training.sampling import BatchSampler
 from model.training.selection import MeanPrecision
@@ -130,18 +130,22 @@ class TorchvisionDetector:
         """See `Detector.fit`.
 
         `validation` is looked at only with `config.evaluate_every`: choosing by it uses it up.
+        With `config.losses.uncertainty` the detector gets a variance head, from which `Detections.side_std` comes. A
+        training without removes it: the boxes would move, and the head would go on describing the old ones.
         A training that fails or is cancelled leaves the detector as it was.
         """
         if not train.num_boxes:
             raise NotEnoughLabels(f"{len(train)} training images with no box at all; label at least one object")
-        if not config.losses.library_only:
-            raise ValueError(
-                f"{self.architecture} trains with torchvision's own losses only, found {config.losses}; leave "
-                "TrainingConfig.losses at its default, or take a YOLO"
-            )
         network = copy.deepcopy(self.network)
         fresh = _set_classes(self._family, network, self.classes, train.classes, seed=config.seed)
-        adapter = TorchvisionTrainable(network.to(memory_format=torch.channels_last), self._family, CLASS_ROWS_FACTOR)
+        _set_variance(self._family, network, config.losses.uncertainty, config.seed)
+        adapter = TorchvisionTrainable(
+            network.to(memory_format=torch.channels_last),
+            self._family,
+            len(train.classes),
+            CLASS_ROWS_FACTOR,
+            config.losses,
+        )
         frozen = config.freeze
         if frozen is None:
             frozen = blocks_to_freeze(len(train), len(adapter.blocks)) if self.pretrained else 0
@@ -151,7 +155,13 @@ class TorchvisionDetector:
         logger.info("Training %s on %d images, new classes: %s", self.architecture, len(train), fresh or "none")
         averaged, report = run_training(
             adapter,
-            BatchSampler(train, self.image_size, seed=config.seed, stretch=self._family.stretched),
+            BatchSampler(
+                train,
+                self.image_size,
+                seed=config.seed,
+                augmentation=config.augmentation,
+                stretch=self._family.stretched,
+            ),
             config,
             learning_rate=rate,
             frozen_blocks=frozen,
@@ -191,32 +201,8 @@ class TorchvisionDetector:
             "image_size": self.image_size,
             "parameters": sum(p.numel() for p in self.network.parameters()),
             "pretrained": self.pretrained,
+            "variance_head": self._family.has_variance(self.network),
         }
-
-
-class TorchvisionTrainable:
-    """A torchvision detector as the training loop sees it; the loss is torchvision's own.
-
-    Args:
-        network: trained in place.
-        family: that it belongs to.
-        fast_factor: how much faster the class rows learn than the rest.
-    """
-
-    def __init__(self, network: Network, family: Family, fast_factor: float = 1.0) -> None:
-        self.module: nn.Module = network
-        self.blocks: Sequence[nn.Module] = family.blocks(network)
-        self.fast_factor = fast_factor
-        self.fast_parameters: Sequence[nn.Parameter] = [
-            parameter for layer in family.class_layers(network) for parameter in layer.parameters()
-        ]
-        for parameter in network.parameters():
-            parameter.requires_grad_(True)
-
-    def loss(self, images: Tensor, targets: Sequence[Target]) -> Tensor:
-        """All parts of the loss, summed; torchvision averages them over images and sampled boxes."""
-        losses = self.module(list(images), [{"boxes": t.xyxy, "labels": t.label + 1} for t in targets])
-        return torch.stack([part.float() for part in losses.values()]).sum()
 
 
 def family_of(architecture: str) -> Family:
@@ -277,7 +263,9 @@ def _restore(path: Path) -> tuple[Network, dict[str, Any]]:
     architecture = description["architecture"]
     if architecture not in ARCHITECTURES:
         raise WeightsRefused(f"{path} holds a {architecture!r} detector, expected one of {', '.join(ARCHITECTURES)}")
-    network = _build(family_of(architecture), architecture, max(1, len(description["classes"])), seed=0)
+    family = family_of(architecture)
+    network = _build(family, architecture, max(1, len(description["classes"])), seed=0)
+    _set_variance(family, network, bool(description.get("variance_head", False)), seed=0)
     load_tensors(network, tensors, str(path))
     return network, description
 
@@ -306,6 +294,12 @@ def _build(family: Family, architecture: str, num_classes: int, seed: int) -> Ne
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return family.build(architecture, num_classes)
+
+
+def _set_variance(family: Family, network: Network, wanted: bool, seed: int) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        family.set_variance(network, wanted)
 
 
 def _set_classes(family: Family, network: Network, old: Sequence[str], new: Sequence[str], *, seed: int) -> list[str]:
@@ -341,4 +335,5 @@ def _detections(found: Found, canvas: Canvas, view: View) -> Detections:
         width=canvas.width,
         embedding=found.embedding.cpu().numpy(),
         image_embedding=found.image_embedding.cpu().numpy(),
+        side_std=None if found.side_std is None else canvas.std_to_original(found.side_std.cpu().numpy(), view),
     )

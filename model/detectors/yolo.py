@@ -158,7 +158,7 @@ class YoloDetector:
         logger.info("Training %s on %d images, new classes: %s", self.architecture, len(train), fresh or "none")
         averaged, report = run_training(
             adapter,
-            BatchSampler(train, self.image_size, seed=config.seed),
+            BatchSampler(train, self.image_size, seed=config.seed, augmentation=config.augmentation),
             config,
             learning_rate=default_rate if config.learning_rate is None else config.learning_rate,
             frozen_blocks=frozen,

@@ -19,8 +19,9 @@ from model.detectors.ultralytics_library import non_max_suppression
 OVERLAP = 0.7
 """IoU above which the weaker of two boxes of one class is dropped; Ultralytics' own setting."""
 MAX_DETECTIONS = 300
-NO_TIME_LIMIT = 1e6
-"""Seconds per image: Ultralytics' limit would silently leave the rest of a slow batch empty."""
+NO_TIME_LIMIT = float("inf")
+"""Seconds per image: Ultralytics' limit would silently leave the rest of a slow batch empty, also after a jump of the
+clock, however far."""
 
 
 def raw_output(head: Any, output: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
@@ -65,7 +66,9 @@ def detections_of(
     probs = _with_background(decoded[image, 4:, anchor].cpu().numpy().astype(np.float64))
     deviation = _side_deviation(head, raw["boxes"], image, anchor)
     embedding = _cell_features(raw["feats"], image, anchor).cpu().numpy()
-    pooled = raw["feats"][-1].float().mean(dim=(2, 3)).cpu().numpy()
+    # The finest level: pairs of pictures of one burst are nearer than others with probability 0.999 there, 0.86 on the
+    # coarsest, where one direction has nine tenths of the variance (160 drawn scenes).
+    pooled = raw["feats"][0].float().mean(dim=(2, 3)).cpu().numpy()
     result, start = [], 0
     for index, (count, box, view) in enumerate(zip(counts, boxes, views, strict=True)):
         part = slice(start, start + count)

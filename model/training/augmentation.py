@@ -58,6 +58,11 @@ class Augmentation:
     min_side: float = 3.0
     min_visible: float = 0.15
 
+    @classmethod
+    def none(cls) -> Augmentation:
+        """Images as they are, each in the middle of its canvas."""
+        return cls(mosaic=0.0, scale=0.0, translate=0.0, flip=0.0, hue=0.0, saturation=0.0, value=0.0)
+
 
 def mosaic(samples: Sequence[Sample], size: int, settings: Augmentation, rng: np.random.Generator) -> Sample:
     """Four images around one random point of a square canvas, each at its own scale.

@@ -7,6 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from model.training.augmentation import Augmentation
 from model.training.loss_config import LossConfig
 
 
@@ -41,6 +42,7 @@ class TrainingConfig:
         workers: threads that read and augment images; 0 does it inline.
         mixed_precision: half-width arithmetic where the device has it (CUDA, CPUs with bfloat16 instructions).
         losses: HUALE's losses, each switchable; the default is the library's own.
+        augmentation: how strongly training images are changed; `Augmentation.none()` for not at all.
     """
 
     iterations: int = 300
@@ -58,6 +60,7 @@ class TrainingConfig:
     workers: int = 2
     mixed_precision: bool = True
     losses: LossConfig = field(default_factory=LossConfig)
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,8 +14,7 @@ from numpy.typing import NDArray
 from model.data.dataset import DetectionDataset, LabelledImage
 from model.detections import Detections
 from model.detectors.base import Detector, View
-from model.errors import ImageUnreadable
-from model.images import load_image
+from model.detectors.files import predict_files
 from model.training.config import Progress
 
 MIN_SCORE = 0.001
@@ -94,20 +94,17 @@ def evaluate(
     evaluated: list[LabelledImage] = []
     found: list[Detections] = []
     skipped: list[str] = []
-    for start in range(0, len(dataset), batch_size):
-        readable, pixels = [], []
-        for image in dataset.images[start : start + batch_size]:
-            try:
-                pixels.append(load_image(image.path))
-            except (ImageUnreadable, OSError) as error:
-                skipped.append(f"{image.key}: {error}")
+    files = [image.path for image in dataset.images]
+    with closing(predict_files(detector, files, min_score=MIN_SCORE, batch=batch_size)) as outcomes:
+        for done, (image, outcome) in enumerate(zip(dataset.images, outcomes, strict=True), 1):
+            if isinstance(outcome, Mapping):
+                evaluated.append(image)
+                found.append(outcome[View.ORIGINAL])
             else:
-                readable.append(image)
-        found += [views[View.ORIGINAL] for views in detector.predict(pixels, min_score=MIN_SCORE)]
-        evaluated += readable
-        if on_progress is not None:
-            done = min(start + batch_size, len(dataset))
-            on_progress(Progress(phase="evaluate", iteration=done, iterations=len(dataset), epoch=done / len(dataset)))
+                skipped.append(f"{image.key}: {outcome}")
+            if on_progress is not None and (done % batch_size == 0 or done == len(dataset)):
+                share = done / len(dataset)
+                on_progress(Progress(phase="evaluate", iteration=done, iterations=len(dataset), epoch=share))
     return score(evaluated, found, dataset.classes, detector.classes, skipped=tuple(skipped))
 
 

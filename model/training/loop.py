@@ -18,6 +18,14 @@ from model.training.config import Progress, TrainingConfig, TrainingReport
 from model.training.optimization import build_optimizer, mixed_precision_type, rate_factor
 from model.training.sampling import Batch, BatchSampler
 from model.training.selection import Judge, Selection
+from model.training.statistics import (
+    IMAGES,
+    all_norms,
+    buffers_kept,
+    learning_norms,
+    norms_to_fix,
+    take_statistics,
+)
 from model.training.targets import Target, to_device
 from model.training.warm_start import shrink_and_perturb
 
@@ -25,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 MAX_GRADIENT_NORM = 10.0
 SMALLEST_BATCH_FOR_NORM = 8
-"""Below this, batch statistics are too noisy to learn from and batch normalisation stays fixed."""
+"""Below this, batch statistics are too noisy to learn from, and normalisations that have statistics keep them."""
 LOSS_WINDOW = 10
 """Steps over which the reported loss is averaged; on a GPU it is only read back this often."""
 
@@ -116,6 +124,7 @@ class _Run:
         self.skipped_before: list[str] = []
         for block in self.frozen:
             block.requires_grad_(False)
+        self.fixed_norms = norms_to_fix(network.module)  # before a resumed training's are read
         parts = (sampler.identity(), learning_rate, frozen_blocks, judge.identity if judge else None)
         name = "" if config.checkpoint is None else identity(config, *parts, module=network.module)
         if config.shrink_and_perturb is not None:
@@ -168,13 +177,43 @@ class _Run:
         self._mean_loss(self.losses)
         if self.selection.best is not None:
             self.average.module.load_state_dict(self.selection.best)
+        else:
+            self._take_statistics()
         return self.average.module, self._report(time.monotonic() - started)
 
     def _look(self, on_progress: Callable[[Progress], None] | None) -> None:
         if self.selection.due(self.done, self.config.iterations):
             # Whether somebody looks must not change how the training goes on.
-            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            with (
+                torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []),
+                buffers_kept(self.average.module),
+            ):
+                self._take_statistics()
                 self.selection.look(self.done, self.average.module, on_progress)
+
+    def _take_statistics(self) -> None:
+        """Fit the averaged module's normalisations to its weights, on single images as in prediction."""
+        self._training_mode()  # a training that had ended when it was resumed never entered it
+        count = min(max(1, IMAGES // self.batch_size), max(1, self.config.iterations // 10))
+        batches = (
+            self.sampler.batch(self.config.iterations + number, self.batch_size, use_mosaic=False)
+            for number in range(count)
+        )
+        names = learning_norms(self.network.module)
+        with buffers_kept(getattr(self.network, "loss_state", None)):
+            take_statistics(self.average.module, names, batches, self._forward)
+
+    def _forward(self, module: nn.Module, batch: Batch) -> None:
+        trained, self.network.module = self.network.module, module
+        try:
+            self._loss(batch)
+        finally:
+            self.network.module = trained
+
+    def _loss(self, batch: Batch) -> Tensor:
+        images, targets = to_device(batch, self.device)
+        with torch.autocast(self.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None):
+            return self.network.loss(images, targets)
 
     def _save(self, elapsed: float) -> None:
         last = self.done == self.config.iterations or self.selection.exhausted()
@@ -215,9 +254,7 @@ class _Run:
         factor = rate_factor(index, self.config.iterations)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
-        images, targets = to_device(batch, self.device)
-        with torch.autocast(self.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None):
-            loss = self.network.loss(images, targets)
+        loss = self._loss(batch)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.network.module.parameters(), MAX_GRADIENT_NORM)
@@ -228,14 +265,13 @@ class _Run:
         self.losses.append(loss.detach())
 
     def _training_mode(self) -> None:
-        """Train mode, but with fixed statistics in frozen blocks, and everywhere when the batch is small."""
+        """Train mode, but with fixed statistics in frozen blocks, and in all trained norms when the batch is small."""
         self.network.module.train()
         for block in self.frozen:
             block.eval()
         if self.batch_size < SMALLEST_BATCH_FOR_NORM:
-            for module in self.network.module.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+            for norm in self.fixed_norms if self.batch_size > 1 else all_norms(self.network.module):
+                norm.eval()
 
     def _halve_batch(self, error: Exception, done: int) -> None:
         if not is_out_of_memory(error) or self.halved or self.batch_size == 1:

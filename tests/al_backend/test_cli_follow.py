@@ -23,7 +23,7 @@ from al_backend.jobs.client import error_key, request_ranking, request_training
 from al_backend.jobs.documents import PUBLISHED, fail_attempt, start_attempt
 from al_backend.jobs.liveness import living_worker
 from al_backend.jobs.queues import QueueName, Queues
-from al_backend.registry import GateVerdict, Ranking, Registry, Version
+from al_backend.registry import GateVerdict, Phase, Ranking, Registry, Version
 from al_backend.settings import load_settings
 
 pytestmark = pytest.mark.redis
@@ -206,6 +206,29 @@ def test_a_ranking_is_followed_until_it_is_published(doors: Doors, tmp_path: Pat
     assert document["tasks"] == 2
     assert document["strategy"] == {"name": "random"}
     assert "measuring 1/2" in said(console)
+
+
+def test_a_closer_look_has_a_bar_of_its_own(doors: Doors) -> None:
+    registry = doors.registry
+    ranking = Ranking(
+        id="r1",
+        project=PROJECT,
+        version="v1",
+        model_version="v1",
+        strategy={"name": "huale"},
+        context={},
+        created_at=datetime.now(timezone.utc),
+        tasks=1,
+        shard_size=1,
+        shards=1,
+    )
+    registry.create_ranking(ranking, pl.DataFrame({"task_id": [1]}))
+    registry.write_shard(PROJECT, "r1", 0, pl.DataFrame({"task_id": [1]}))
+    step = cli_follow._ranking_step(None)
+    assert step(doors, PROJECT, {"jobs": []}) == Step("measuring", 1, 1)
+    registry.write_closer_tasks(PROJECT, "r1", pl.DataFrame({"task_id": [1, 2, 3], "shard": [0, 0, 1]}))
+    registry.write_shard(PROJECT, "r1", 1, pl.DataFrame({"task_id": [3]}), Phase.CLOSER)
+    assert step(doors, PROJECT, {"jobs": []}) == Step("looking closer", 1, 2)
 
 
 def test_a_terminal_gets_a_moving_bar() -> None:

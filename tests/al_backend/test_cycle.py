@@ -9,6 +9,7 @@ import pytest
 from al_backend.cycle import (
     MAX_ATTEMPTS,
     Attempt,
+    Choose,
     Publish,
     RankingState,
     Repoint,
@@ -145,6 +146,19 @@ def test_a_ranking_goes_from_start_over_shards_to_publication() -> None:
     measured = replace(state, ranking=RankingState(V1, NOON, (), 0, published=False))
     assert decide(facts, measured, SETTINGS) == [Publish(V1)]
     assert decide(facts, replace(measured, publishing=True), SETTINGS) == []
+
+
+def test_a_closer_look_comes_between_the_pool_and_the_order() -> None:
+    facts = snapshot()
+    measured = RankingState(V1, NOON, (), 0, published=False, to_choose=True)
+    state = State(active=V1, trained_on=trained(), versions=(V1,), ranking=measured)
+    assert decide(facts, state, SETTINGS) == [Choose(V1)]
+    assert decide(facts, replace(state, ranking=replace(measured, choosing=True)), SETTINGS) == []
+    listed = RankingState(V1, NOON, (1,), 2, published=False, closer=True)
+    assert decide(facts, replace(state, ranking=listed), SETTINGS) == [ScoreShards(V1, (1,), closer=True)]
+    assert decide(facts, replace(state, ranking=replace(listed, missing=())), SETTINGS) == []
+    seen = replace(listed, missing=(), unfinished=0)
+    assert decide(facts, replace(state, ranking=seen), SETTINGS) == [Publish(V1)]
 
 
 def test_an_empty_pool_is_neither_ranked_nor_published() -> None:

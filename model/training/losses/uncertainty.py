@@ -76,8 +76,11 @@ def initialise_variance_head(layer: nn.Module) -> None:
 def side_std_of_deltas(log_variance: Tensor, boxes: Tensor, anchors: Tensor, weights: tuple[float, ...]) -> Tensor:
     """Standard deviation of a box's sides from log variances of its encoded offsets (dx, dy, dw, dh).
 
-    The sides are `centre -+ size / 2`. Centre and size are taken for independent, and the size's deviation for small:
-    `std(size) = size * std(dw)`.
+    The coder's inverse is `cx = ax + aw * dx / wx`, `w = aw * exp(dw / ww)`, with centre `ax` and width `aw` of the
+    anchor; the sides are `cx -+ w / 2`. So `std(cx) = aw * std(dx) / wx`, exactly, and `std(w) = w * std(dw) / ww` to
+    first order, because the slope of `w` along `dw` is `w / ww`. With centre and size taken for independent, which is
+    what one variance for each offset says, `std(side)^2 = std(cx)^2 + std(w)^2 / 4` for left and right alike; for top
+    and bottom the same with `cy` and `h`.
 
     Args:
         log_variance: shape (n, 4), raw output of the head, in squared encoded units.

@@ -14,9 +14,8 @@ from al_backend.jobs.ranking import (
     order,
     place_measured,
     prediction_items,
-    strategy_fields,
-    strategy_of,
 )
+from al_backend.jobs.strategies import strategy_fields, strategy_of
 from al_backend.registry import Ranking
 from al_backend.settings import LearningSettings, load_settings
 from model.acquisition.order import order_scores

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -187,3 +188,17 @@ def test_an_informative_image_comes_before_boring_ones(name: str, diversity: boo
     table = ranked(config, pool, context, {100: BORING}).table
     assert table["task_id"][0] == 4
     assert table[INFORMATIVENESS][0] > table[INFORMATIVENESS][1:].max()
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
+@pytest.mark.parametrize("field", ["xyxy", "score", "probs"])
+def test_damaged_detections_are_refused(config: StrategyConfig, field: str) -> None:
+    context = RankingContext(("a", "b"), (5, 0), 3)
+    damaged = {}
+    for view, found in BORING.items():
+        broken = getattr(found, field).copy()
+        broken.flat[0] = np.nan
+        damaged[view] = replace(found, **{field: broken})
+    if create_strategy(config).views:
+        with pytest.raises(ValueError, match=r"task 3: the detector gave .* not finite; its weights are damaged"):
+            create_strategy(config).measure(3, damaged, context)

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from model.acquisition.embedding import EMBEDDING, LENGTH, farthest_first, nearest, projected
+from model.acquisition.embedding import EMBEDDING, LENGTH, Whitening, farthest_first, nearest, projected
 from model.acquisition.strategy import RankingContext, Strategy, StrategyConfig, create_strategy
 from model.detections import Detections
 from model.detectors.base import View
@@ -39,12 +39,12 @@ def ids(strategy: Strategy, pool: pl.DataFrame, labelled: pl.DataFrame | None = 
 
 def test_core_set_takes_the_farthest_from_all_that_is_labelled_or_chosen() -> None:
     strategy = create_strategy(StrategyConfig("core_set"))
-    pool = table({1: 10, 2: 180, 3: 90, 4: 170, 5: 80})
+    pool = table({1: 10, 2: 180, 3: 90, 4: 170, 5: 80, 6: -5})
     result = strategy.rank(pool, CONTEXT, table({100: 0}))
     # 180 is farthest from 0, then 90 from both, then 10 and 170 and 80 are all 10 from something: by id.
-    assert result.table["task_id"].to_list() == [2, 3, 1, 4, 5]
+    assert result.table["task_id"].to_list() == [2, 3, 1, 4, 5, 6]
     assert result.table["informativeness"].to_list() == pytest.approx(
-        [chord(180), chord(90), chord(10), chord(10), chord(10)], abs=1e-3
+        [chord(180), chord(90), chord(10), chord(10), chord(10), chord(5)], abs=1e-3
     )
     assert json.loads(json.dumps(result.fitted)) == result.fitted
     # A late image: 40 degrees from the nearest of 0, 180, 90 and what was chosen third (10).
@@ -104,7 +104,7 @@ def test_projection_keeps_distances_and_direction() -> None:
     assert np.abs(error[~np.eye(40, dtype=bool)]).mean() < 1.2 / math.sqrt(LENGTH)
     # Written down once: shards of other processes and releases have to fit.
     assert projected(np.eye(1, 65, dtype=np.float32))[0, :6].tolist() == GOLDEN_SIGNS
-    assert np.array_equal(projected(3 * vectors), short)
+    assert projected(3 * vectors) == pytest.approx(short, abs=1e-6)
     narrow = generator.normal(size=(3, 10)).astype(np.float32)
     expected = narrow / np.linalg.norm(narrow, axis=1, keepdims=True)
     assert projected(narrow)[:, :10] == pytest.approx(expected, abs=1e-6)
@@ -139,3 +139,19 @@ def test_a_detector_without_embeddings_is_refused(name: str) -> None:
     strategy = create_strategy(StrategyConfig(name))
     with pytest.raises(ValueError, match="task 7: the detector gave no embedding of the image"):
         strategy.measure(7, {View.ORIGINAL: Detections.empty(5, 5, 1)}, CONTEXT)
+
+
+def test_whitening_gives_every_direction_the_same_weight() -> None:
+    generator = np.random.default_rng(2)
+    points = generator.normal(size=(5000, LENGTH)).astype(np.float32)
+    points[:, 0] *= 30
+    points[:, 1] += 100
+    white = Whitening(points)(points)
+    assert white.mean(axis=0) == pytest.approx(np.zeros(LENGTH), abs=1e-3)
+    assert np.square(white).sum(axis=1).mean() == pytest.approx(1.0, abs=1e-3)
+    # The first direction had 900 of 963 parts of the variance; it now has what the shrinkage leaves it.
+    least = 0.1 * (900 + 63) / 64
+    expected = (900 / (900 + least)) / (900 / (900 + least) + 63 / (1 + least))
+    assert white[:, 0].var() == pytest.approx(expected, rel=0.05)
+    same = np.tile(points[:1], (4, 1))
+    assert Whitening(same)(same).tolist() == [[0.0] * LENGTH] * 4

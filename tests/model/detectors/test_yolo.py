@@ -16,6 +16,8 @@ from model.detectors import yolo
 from model.detectors.base import View
 from model.detectors.yolo import YoloDetector
 
+SHAPES = [(72, 96), (96, 72), (128, 128), (200, 130), (48, 300), (64, 64), (333, 500), (37, 41), (90, 160), (500, 640)]
+
 Make = Callable[..., YoloDetector]
 Noise = Callable[..., NDArray[np.uint8]]
 
@@ -36,17 +38,50 @@ def assert_same(a: Detections, b: Detections, atol: float = 5e-3) -> None:
     np.testing.assert_array_equal(a.label, b.label)
 
 
-@pytest.mark.parametrize("shape", [(72, 96), (96, 72), (200, 130), (48, 300), (500, 640)])
-def test_boxes_equal_ultralytics_own_predict(detector: YoloDetector, noise: Noise, shape: tuple[int, int]) -> None:
-    image = noise(*shape)
+def test_fifty_images_equal_ultralytics_own_predict(detector: YoloDetector, noise: Noise) -> None:
     theirs: Any = YOLO("yolov5n.yaml")
     theirs.model = copy.deepcopy(detector._network)
-    expected = theirs.predict(image[..., ::-1].copy(), imgsz=96, conf=0.05, verbose=False, device="cpu")[0].boxes
-    found = first(detector, image)
-    assert len(found) == len(expected) > 0
-    np.testing.assert_allclose(found.xyxy, expected.xyxy.numpy(), atol=1e-4 * max(shape))
-    np.testing.assert_allclose(found.score, expected.conf.numpy(), atol=1e-4)
-    np.testing.assert_array_equal(found.label, expected.cls.numpy().astype(int))
+    total = 0
+    for seed in range(50):
+        image = noise(*SHAPES[seed % len(SHAPES)], seed)
+        expected = theirs.predict(image[..., ::-1].copy(), imgsz=96, conf=0.05, verbose=False, device="cpu")[0].boxes
+        found = first(detector, image)
+        assert len(found) == len(expected), seed
+        np.testing.assert_allclose(found.xyxy, expected.xyxy.numpy(), atol=1e-4, rtol=0)
+        np.testing.assert_allclose(found.score, expected.conf.numpy(), atol=1e-4, rtol=0)
+        np.testing.assert_array_equal(found.label, expected.cls.numpy().astype(int))
+        total += len(found)
+    assert total > 500
+
+
+class JumpingClock:
+    """Every look at it is a hundred years after the one before."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def time(self) -> float:
+        self.seconds += 100 * 365 * 86400.0
+        return self.seconds
+
+
+def test_a_slow_suppression_empties_no_image(
+    detector: YoloDetector, noise: Noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [noise(72, 96, seed) for seed in range(6)]
+    usual = detector.predict(images)
+    assert all(len(views[View.ORIGINAL]) for views in usual)
+    monkeypatch.setattr("ultralytics.utils.nms.time", JumpingClock())
+    theirs: Any = YOLO("yolov5n.yaml")
+    theirs.model = copy.deepcopy(detector._network)
+    bgr = [image[..., ::-1].copy() for image in images]
+    their_counts = [
+        len(r.boxes) for r in theirs.predict(bgr, imgsz=96, conf=0.05, batch=6, verbose=False, device="cpu")
+    ]
+    assert their_counts[0] > 0, "the library gives up after the first image"
+    assert their_counts[1:] == [0] * 5
+    for views, expected in zip(detector.predict(images), usual, strict=True):
+        assert_same(views[View.ORIGINAL], expected[View.ORIGINAL], atol=0)
 
 
 def test_fields_are_consistent(detector: YoloDetector, noise: Noise) -> None:

@@ -19,11 +19,13 @@ from torch import Tensor, nn
 
 from model.data.dataset import DetectionDataset
 from model.detectors import factory
+from model.detectors.torchvision_detector import TorchvisionDetector
 from model.detectors.yolo import YoloDetector
 from model.errors import TrainingCancelled
 from model.training.checkpoint import STATE_NAME
 from model.training.config import Progress, TrainingConfig, TrainingReport
 from model.training.loop import train
+from model.training.losses import LossConfig
 from model.training.sampling import BatchSampler
 
 Squares = Callable[..., DetectionDataset]
@@ -246,5 +248,33 @@ class TestYolo:
             fit(kept, stop_at(3))
         again = fit(kept)
         assert resumed == [0, 2]
+        for name, value in unbroken.items():
+            assert torch.equal(again[name], value), name
+
+
+class TestTorchvision:
+    def test_a_stopped_fit_goes_on_with_what_its_losses_learned(self, squares: Squares, tmp_path: Path) -> None:
+        data = squares(3)
+        # The steps after the resumption depend on what the losses counted and saw before it.
+        losses = replace(LossConfig.huale(), warm_up=2, emphasis_momentum=0.5, emphasis_max=5.0)
+        config = TrainingConfig(
+            iterations=4, batch_size=2, workers=0, mixed_precision=False, checkpoint_every=2, losses=losses
+        )
+        detectors: list[TorchvisionDetector] = []
+        resumed: list[int] = []
+
+        def fit(config: TrainingConfig, on_progress: Callable[[Progress], None] | None = None) -> None:
+            detector = factory.create("ssdlite320_mobilenet_v3_large", (), image_size=64, device="cpu")
+            assert isinstance(detector, TorchvisionDetector)
+            resumed.append(detector.fit(data, None, config, on_progress).resumed_after)
+            detectors.append(detector)
+
+        fit(config)
+        kept = replace(config, checkpoint=tmp_path)
+        with pytest.raises(TrainingCancelled):
+            fit(kept, stop_at(3))
+        fit(kept)
+        assert resumed == [0, 2]
+        unbroken, again = (detector.tensors() for detector in detectors)
         for name, value in unbroken.items():
             assert torch.equal(again[name], value), name

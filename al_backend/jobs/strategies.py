@@ -1,0 +1,49 @@
+"""From settings and versions to strategies and what they are told, and back from what a ranking keeps of both."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from al_backend.registry import Ranking, Version
+from al_backend.settings import LearningSettings
+from model.acquisition.strategy import RankingContext, Strategy, StrategyConfig, create_strategy
+
+_STRATEGY_FIELDS = tuple(field.name for field in fields(StrategyConfig) if field.name != "name")
+
+
+def strategy_fields(settings: LearningSettings) -> dict[str, Any]:
+    """What a ranking keeps of the settings, so that later tasks are measured and placed alike."""
+    kept = {name: getattr(settings, name) for name in (*_STRATEGY_FIELDS, "measure_threshold", "score_threshold")}
+    return {"name": settings.strategy, "pool_size": settings.pool_size} | kept
+
+
+def context_fields(version: Version, settings: LearningSettings) -> dict[str, Any]:
+    """What a ranking keeps of the version and of its budget, under the names of `RankingContext`."""
+    per_class = (version.metrics or {}).get("per_class", {})
+    measured = [per_class.get(name, {}).get("ap50") for name in version.classes]
+    return {
+        "classes": list(version.classes),
+        "label_counts": [version.label_counts.get(name, 0) for name in version.classes],
+        "seed": settings.seed,
+        "budget": settings.budget,
+        # A class that no held-out box speaks for is as good as unknown.
+        "class_quality": [value or 0.0 for value in measured] if any(measured) else [],
+    }
+
+
+def strategy_of(ranking: Ranking) -> tuple[Strategy, RankingContext]:
+    """The strategy of a ranking and what it knows of the labelled side.
+
+    What an older release did not keep has the default value.
+    """
+    kept = {name: ranking.strategy[name] for name in _STRATEGY_FIELDS if name in ranking.strategy}
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in ranking.context.items()
+    }
+    return create_strategy(StrategyConfig(name=ranking.strategy["name"], **kept)), RankingContext(**given)
+
+
+def looks_closer(strategy: Strategy) -> bool:
+    """Whether a ranking has a second phase: candidates that are seen again, labelled images that are measured, too."""
+    return bool(strategy.candidate_views) or strategy.uses_labelled
