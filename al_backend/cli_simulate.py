@@ -24,7 +24,7 @@ from model.simulation.cell import Experiment
 from model.simulation.data import REEF_COUNT, SimulationData, directory_data, reef_data
 from model.simulation.detectors import FactoryDetectors
 from model.simulation.output import write_report
-from model.simulation.plan import Plan, parse_strategy
+from model.simulation.plan import DIVERSITY_SUFFIX, Plan, parse_strategy
 from model.simulation.report import notes
 from model.simulation.results import BASELINE, collect
 from model.simulation.runner import SimulationProgress, run_experiment
@@ -137,9 +137,10 @@ def make_plan(settings: LearningSettings, asked: Asked) -> Plan:
     Raises:
         ValueError: a name is unknown or a number out of range.
     """
-    shared = {field.name for field in fields(StrategyConfig)} & set(type(settings).model_fields) - {"name", "diversity"}
+    shared = {field.name for field in fields(StrategyConfig)} - {"name", "diversity"}
     config = StrategyConfig(**{name: getattr(settings, name) for name in shared})
-    names = asked.strategies or ",".join(dict.fromkeys((BASELINE, settings.strategy)))
+    own = f"{settings.strategy}{DIVERSITY_SUFFIX if settings.diversity else ''}"
+    names = asked.strategies or ",".join(dict.fromkeys((BASELINE, own)))
     losses = _names(asked.losses or settings.losses)
     unknown = [name for name in losses if name not in LOSSES]
     if unknown:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import polars as pl
@@ -19,11 +20,8 @@ from model.acquisition.strategy import (
 from model.data.dataset import DetectionDataset
 from model.detections import Detections
 from model.detectors.base import Detector, View
-from model.errors import ImageUnreadable
-from model.images import load_image
+from model.detectors.files import predict_files
 from model.training.evaluation import score
-
-BATCH = 8
 
 Views = Mapping[View, Detections]
 
@@ -122,19 +120,16 @@ class _Look:
         if not views:
             yield from ((task, {}) for task in tasks)
             return
-        for start in range(0, len(tasks), BATCH):
-            readable, pixels = [], []
-            for task in tasks[start : start + BATCH]:
-                image = self._pool.images[task]
-                try:
-                    pixels.append(load_image(image.path))
-                except (ImageUnreadable, OSError) as error:
-                    self.unreadable.append(f"{image.key}: {error}")
+        images = [self._pool.images[task] for task in tasks]
+        outcomes = predict_files(
+            self._detector, [image.path for image in images], tuple(views), min_score=self._min_score
+        )
+        with closing(outcomes):
+            for task, image, outcome in zip(tasks, images, outcomes, strict=True):
+                if isinstance(outcome, Mapping):
+                    yield task, outcome
                 else:
-                    readable.append(task)
-            yield from zip(
-                readable, self._detector.predict(pixels, tuple(views), min_score=self._min_score), strict=True
-            )
+                    self.unreadable.append(f"{image.key}: {outcome}")
 
 
 def _labelled_side(

@@ -114,6 +114,9 @@ def test_settings_apply_as_in_a_project(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert plan.strategy("uncertainty").uncertainty == "margin"
     assert [label for label, _ in plan.losses] == ["library", "huale"]
     assert (plan.initial, plan.budget, plan.seeds, plan.training.batch_size) == (9, 7, (0, 1), 4)
+    monkeypatch.setenv("AL_DIVERSITY", "true")
+    diverse = make_plan(load_settings().learning, Asked("reef", tmp_path))
+    assert [label for label, _ in diverse.strategies] == ["random", "uncertainty+diversity"]
     assert plan.min_score == load_settings().measure_threshold
 
 
