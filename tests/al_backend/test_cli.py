@@ -24,7 +24,7 @@ from al_backend.registry import GateVerdict, Registry, Version
 MOMENT = datetime(2026, 3, 1, 12, 30, tzinfo=timezone.utc)
 # Fixed: people script against these names.
 COMMANDS = ["up", "serve", "worker", "connect", "train", "rank", "status", "versions", "promote", "rollback"]
-COMMANDS += ["doctor", "demo"]
+COMMANDS += ["doctor", "simulate", "demo"]
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,230 @@
+"""The results of an experiment as a value: read from its folder, written as JSON, shown by the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from model.simulation.cell import Experiment
+from model.simulation.environment import hardware, versions
+from model.simulation.plan import Cell, plain
+from model.simulation.runner import Outcome
+from model.simulation.statistics import Line
+from model.training.evaluation import Evaluation
+
+FORMAT = 1
+BASELINE = "random"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One training of a curve.
+
+    Attributes:
+        labels: images that it learnt from.
+        boxes: true boxes in them.
+        class_counts: boxes per class in them.
+        metrics: on the held-out images.
+        labelled: keys of the images that were new in this cycle, in the order in which the strategy put them.
+        informativeness: of each of these; None where there is none: in the initial set, and for unreadable images.
+        training: the training's own report.
+        seconds: of training, measuring and choosing.
+    """
+
+    labels: int
+    boxes: int
+    class_counts: Mapping[str, int]
+    metrics: Evaluation
+    labelled: tuple[str, ...] = ()
+    informativeness: tuple[float | None, ...] = ()
+    training: Mapping[str, Any] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def quality(self) -> float:
+        """The mAP50, which curves show."""
+        return self.metrics.map50 or 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What came out of one cell, as far as it went.
+
+    Attributes:
+        strategy: label.
+        losses: label.
+        seed: of the cell.
+        points: one per cycle that is finished; may be empty.
+        complete: whether all cycles are finished, or the pool was exhausted.
+    """
+
+    strategy: str
+    losses: str
+    seed: int
+    points: tuple[Point, ...]
+    complete: bool
+
+    def by_labels(self) -> Line:
+        """mAP50 over labelled images."""
+        return [point.labels for point in self.points], [point.quality for point in self.points]
+
+    def by_boxes(self) -> Line:
+        """mAP50 over labelled boxes."""
+        return [point.boxes for point in self.points], [point.quality for point in self.points]
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """A training on the whole pool.
+
+    Attributes:
+        losses: label.
+        seed: as of the curves.
+        point: what came out.
+    """
+
+    losses: str
+    seed: int
+    point: Point
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Everything that an experiment found.
+
+    Attributes:
+        data: what it worked on, see `SimulationData.describe`.
+        detector: see `DetectorSource.describe`.
+        settings: see `Plan.common`; and `strategies` and `losses` by label.
+        curves: seed by seed.
+        full: trainings on the whole pool; empty where they were left out.
+        failures: cells that failed, one sentence each.
+        ended_early: whether somebody stopped it.
+        made_at: ISO 8601, UTC.
+        versions: of Python and packages.
+        hardware: that the report was made on.
+    """
+
+    data: Mapping[str, Any]
+    detector: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    curves: tuple[Curve, ...]
+    full: tuple[Full, ...]
+    failures: tuple[str, ...] = ()
+    ended_early: bool = False
+    made_at: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    hardware: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every curve is there in full, and every training on the whole pool that was asked for."""
+        return all(curve.complete for curve in self.curves) and not self.missing_full and not self.failures
+
+    @property
+    def missing_full(self) -> int:
+        """Trainings on the whole pool that were asked for and are not there."""
+        wanted = len(self.settings["seeds"]) * len(self.settings["losses"]) if self.settings["full"] else 0
+        return max(0, wanted - len(self.full))
+
+    def groups(self) -> dict[tuple[str, str], list[Curve]]:
+        """Curves with at least one point by strategy and losses, in the order of the settings."""
+        found: dict[tuple[str, str], list[Curve]] = {}
+        for losses in self.settings["losses"]:
+            for strategy in self.settings["strategies"]:
+                curves = [c for c in self.curves if (c.strategy, c.losses) == (strategy, losses) and c.points]
+                if curves:
+                    found[strategy, losses] = curves
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a JSON document."""
+        return plain({"format": FORMAT, **asdict(self), "complete": self.complete})
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Results:
+        """The results that `as_dict` described."""
+        given = {name: document[name] for name in cls.__dataclass_fields__}
+        given["curves"] = tuple(
+            Curve(**{**curve, "points": tuple(map(_point, curve["points"]))}) for curve in document["curves"]
+        )
+        given["full"] = tuple(Full(full["losses"], full["seed"], _point(full["point"])) for full in document["full"])
+        given["failures"] = tuple(document["failures"])
+        return cls(**given)
+
+
+def collect(experiment: Experiment, outcome: Outcome | None = None) -> Results:
+    """Read what is there of an experiment, finished or not.
+
+    Args:
+        experiment: its strategies, losses and seeds are read; others in the same folder are left out.
+        outcome: of the run; None when nothing ran just now.
+    """
+    plan, store = experiment.plan, experiment.store
+    curves = [_curve(cell, store.cycles(cell), plan.cycles) for cell in plan.cells()]
+    full = [
+        Full(losses, seed, _stored_point(document))
+        for seed in plan.seeds
+        for losses, _ in plan.losses
+        if plan.full and (document := store.full(losses, seed)) is not None
+    ]
+    return Results(
+        data=plain(experiment.data.describe()),
+        detector=plain(experiment.source.describe()),
+        settings={
+            **plan.common(),
+            "strategies": {label: plain(asdict(config)) for label, config in plan.strategies},
+            "losses": {label: plain(asdict(config)) for label, config in plan.losses},
+            "seeds": list(plan.seeds),
+            "full": plan.full,
+        },
+        curves=tuple(curves),
+        full=tuple(full),
+        failures=tuple(outcome.failures) if outcome else (),
+        ended_early=outcome.ended_early if outcome else False,
+        made_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        versions=versions(),
+        hardware=hardware(),
+    )
+
+
+def _curve(cell: Cell, documents: Sequence[Mapping[str, Any]], cycles: int) -> Curve:
+    values: tuple[float | None, ...] = ()
+    points: list[Point] = []
+    for document in documents:
+        points.append(_stored_point(document, values or (None,) * len(document["labelled"])))
+        values = tuple(row["informativeness"] for row in document["selected"])
+    # A cycle without a choice is the last one: all are done, or nothing was left to choose from.
+    complete = len(points) > cycles or (bool(documents) and not documents[-1]["selected"])
+    return Curve(cell.strategy, cell.losses, cell.seed, tuple(points), complete)
+
+
+def _stored_point(document: Mapping[str, Any], informativeness: tuple[float | None, ...] = ()) -> Point:
+    seconds = {
+        "training": document["training"].get("seconds"),
+        "measuring": document.get("measuring_seconds"),
+        "choosing": document.get("choosing_seconds"),
+    }
+    return Point(
+        labels=document["labels"],
+        boxes=document["boxes"],
+        class_counts=document["class_counts"],
+        metrics=Evaluation.from_dict(document["metrics"]),
+        labelled=tuple(document.get("labelled", ())),
+        informativeness=informativeness,
+        training=document["training"],
+        seconds={name: value for name, value in seconds.items() if value is not None},
+    )
+
+
+def _point(document: Mapping[str, Any]) -> Point:
+    return Point(
+        **{
+            **document,
+            "metrics": Evaluation.from_dict(document["metrics"]),
+            "labelled": tuple(document["labelled"]),
+            "informativeness": tuple(document["informativeness"]),
+        }
+    )

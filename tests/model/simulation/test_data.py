@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from model.data.yolo import write_yolo
+from model.errors import NotEnoughLabels
+from model.simulation.data import SimulationData, directory_data, hold_out, reef_data
+from tests.model.simulation.fake_experiment import draw
+
+
+def test_a_quarter_is_held_out_always_the_same(tmp_path: Path) -> None:
+    dataset = draw(tmp_path, [0, 1, None, 2] * 5)
+    data = hold_out(dataset, "squares")
+    assert (len(data.pool), len(data.test)) == (15, 5)
+    both = [image.key for image in (*data.pool.images, *data.test.images)]
+    assert sorted(both) == sorted(image.key for image in dataset.images)
+    assert [i.key for i in hold_out(dataset, "squares").test.images] == [i.key for i in data.test.images]
+    with pytest.raises(ValueError, match="share is 1"):
+        hold_out(dataset, "squares", share=1.0)
+
+
+def test_splits_of_a_directory(tmp_path: Path) -> None:
+    folder = tmp_path / "yolo"
+    write_yolo(draw(tmp_path / "a", [0, 1, 2, 0]), folder, split="train")
+    assert len(directory_data(folder).test) == 1
+    write_yolo(draw(tmp_path / "b", [0, 1], seed=1), folder, split="test")
+    assert (len(directory_data(folder).pool), len(directory_data(folder).test)) == (4, 2)
+    # The validation images come first where there are some with boxes.
+    write_yolo(draw(tmp_path / "c", [None, None, None], seed=2), folder, split="val")
+    assert len(directory_data(folder).test) == 2
+    write_yolo(draw(tmp_path / "c", [None, 1, None], seed=2), folder, split="val")
+    assert len(directory_data(folder).test) == 3
+    chosen = directory_data(folder, split="test", test_split="train")
+    assert (len(chosen.pool), len(chosen.test), chosen.name) == (2, 4, "yolo")
+
+
+def test_data_that_make_no_experiment_are_refused(tmp_path: Path) -> None:
+    pool, test = draw(tmp_path / "pool", [0, 1, 2]), draw(tmp_path / "test", [0])
+    with pytest.raises(NotEnoughLabels, match=r"the pool \(1\) have not one box"):
+        SimulationData("x", draw(tmp_path / "none", [None]), test)
+    with pytest.raises(NotEnoughLabels, match="held-out"):
+        SimulationData("x", pool, replace(test, images=[]))
+    with pytest.raises(ValueError, match="1 images are in the pool and held out"):
+        SimulationData("x", pool, replace(test, images=[pool.images[0]]))
+    with pytest.raises(ValueError, match="same key"):
+        SimulationData("x", replace(pool, images=[pool.images[0]] * 2), test)
+    with pytest.raises(ValueError, match="classes"):
+        SimulationData("x", pool, replace(test, classes=("a", "b", "c")))
+
+
+def test_generated_scenes(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    data = reef_data(tmp_path, 6, test=4, size=64, progress=lambda done, total: told.append((done, total)))
+    assert (data.name, len(data.pool), len(data.test)) == ("reef:6", 6, 4)
+    assert told[0] == (1, 10)
+    assert told[-1] == (10, 10)
+    assert data.describe() == reef_data(tmp_path, 6, test=4, size=64).describe()

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image
+
+from model.simulation.output import write_report
+from model.simulation.report import curves_picture, notes, report_page
+from model.simulation.results import Results
+from tests.model.simulation.sample_results import curve, results
+
+RANDOM = [0.1, 0.2, 0.3, 0.4]
+BETTER = [0.1, 0.3, 0.4, 0.45]
+CURVES = [curve(name, seed, values) for seed in (0, 1) for name, values in (("random", RANDOM), ("huale", BETTER))]
+
+
+def svgs(page: str) -> list[str]:
+    return [base64.b64decode(data).decode() for data in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)]
+
+
+def test_a_page_that_needs_nothing_else() -> None:
+    page = report_page(results(CURVES, full={0: 0.5, 1: 0.5}))
+    assert page.startswith("<!DOCTYPE html>")
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert "http" not in re.sub(r"base64,[^\"]+", "", page)
+    assert "300 labels instead of 400" in page
+    assert "fish &amp; &lt;chips&gt;" in page
+    assert "<eel>" not in page
+    assert "abacus" in page
+    curves, balance = svgs(page)
+    for text in ("random", "huale", "labelled images", "labelled boxes", "everything labelled"):
+        assert f">{text}</text>" in curves
+    assert ">cycle</text>" in balance
+    assert ">&lt;eel&gt;</text>" in balance
+
+
+def test_the_same_results_give_the_same_page() -> None:
+    assert report_page(results(CURVES)) == report_page(results(CURVES))
+
+
+def test_losses_have_lines_of_their_own() -> None:
+    both = [*CURVES, *(replace(item, losses="huale") for item in CURVES)]
+    assert ">huale, losses huale</text>" in svgs(report_page(results(both)))[0]
+
+
+def test_nothing_but_the_beginning_still_makes_a_page() -> None:
+    nothing = results([replace(item, points=(), complete=False) for item in CURVES], ended_early=True)
+    page = report_page(nothing)
+    assert "stopped early: 4 of 4 curves are incomplete" in page
+    assert svgs(page) == []
+    one_point = results([curve("random", 0, RANDOM[:1], complete=False), curve("huale", 0, [], complete=False)])
+    assert len(svgs(report_page(one_point))) == 2
+
+
+class TestNotes:
+    def test_nothing_to_say(self) -> None:
+        assert notes(results(CURVES, full={0: 0.5})) == []
+
+    def test_one_seed_and_no_baseline(self) -> None:
+        found = notes(results([curve("huale", 0, BETTER)]))
+        assert ["One seed" in found[0], "`random` is not among these" in found[1]] == [True, True]
+
+    def test_labels_that_hardly_matter(self) -> None:
+        assert notes(results(CURVES, full={0: 0.105}))[0].startswith(
+            "Training on everything (mAP50 0.105) was hardly better than on the initial set (0.100)."
+        )
+        assert (
+            "hardly better" in notes(results([curve("random", seed, [0.0] * 4) for seed in (0, 1)], full={0: 0.0}))[0]
+        )
+
+    def test_a_reference_that_is_not_there_yet(self) -> None:
+        found = results(CURVES, full={0: 0.5})
+        found = replace(found, settings={**found.settings, "full": True})
+        assert not found.complete
+        assert notes(found) == ["1 trainings on everything are missing, so the reference is not complete."]
+
+    def test_absent_classes_and_failures(self) -> None:
+        found = results(CURVES)
+        data = {**found.data, "pool_class_counts": [3, 0], "test_class_counts": [0, 4]}
+        assert notes(replace(found, data=data, failures=("huale: it broke",))) == [
+            "Failed: huale: it broke",
+            "The pool has no box of <eel>.",
+            "The held-out images have no box of cod; they do not count in any mAP.",
+        ]
+
+
+def test_files_and_the_way_back(tmp_path: Path) -> None:
+    made = results(CURVES, full={0: 0.5})
+    files = write_report(made, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"results.json", "curves.png", "report.html"}
+    document = json.loads(files["results"].read_text())
+    assert document["complete"] is True
+    again = Results.from_dict(document)
+    assert again.as_dict() == made.as_dict()
+    assert report_page(again) == files["report"].read_text() == report_page(made)
+    with Image.open(io.BytesIO(curves_picture(again))) as picture:
+        assert picture.format == "PNG"
+    # Without a curve there is no picture.
+    assert "picture" not in write_report(results([replace(c, points=()) for c in CURVES]), tmp_path / "empty")
