@@ -16,6 +16,7 @@ from al_backend.jobs.ranking import newest_ranking
 from al_backend.labelstudio.client import LabelStudio, Project
 from al_backend.labelstudio.codec import choose_annotation, label_digest
 from al_backend.labelstudio.labeling_config import parse_labeling_config
+from al_backend.learning_curve import worth_of_labels
 from al_backend.registry import Registry, Version
 from al_backend.settings import LearningSettings, Settings
 
@@ -26,8 +27,8 @@ def project_status(
     """Everything about one project as plain values.
 
     Returns:
-        `project`, `labels`, `pool`, `active`, `versions`, `training`, `ranking`, `published`, `unreadable` (task and
-        reason), `problems` (what the last training left out), `workers`, `jobs` and `notes`: sentences about what
+        `project`, `labels`, `worth_of_labels` (mAP50 per 100 labels over the last cycles, None while that cannot be
+        said), `pool`, `active`, `versions`, `training`, `ranking`, `published`, `unreadable` (task and reason), `problems` (what the last training left out), `workers`, `jobs` and `notes`: sentences about what
         is missing or wrong.
     """
     project = label_studio.project(project_id)
@@ -46,9 +47,11 @@ def project_status(
     live = overview(queues)
     jobs = [job for job in live["jobs"] if job["project"] == project_id]
     error = last_error(queues, project_id)
+    worth = worth_of_labels(versions, learning.stop_gain)
     return {
         "project": {"id": project.id, "title": project.title, "connected": record is not None},
         "labels": _labels(labels, newest, learning),
+        "worth_of_labels": None if worth is None else worth.gain,
         "pool": pool,
         "active": None if active is None else _version(active),
         "versions": len(versions),
@@ -61,6 +64,7 @@ def project_status(
         "jobs": jobs,
         "notes": [
             *_notes(project, record is not None, labels, newest, learning, live, versions, registry),
+            *([worth.sentence] if worth is not None and worth.stop else []),
             *([] if error is None else [f"The last look at the project failed: {error}"]),
         ],
     }
