@@ -28,8 +28,9 @@ def project_status(
 
     Returns:
         `project`, `labels`, `worth_of_labels` (mAP50 per 100 labels over the last cycles, None while that cannot be
-        said), `pool`, `active`, `versions`, `training`, `ranking`, `published`, `unreadable` (task and reason), `problems` (what the last training left out), `workers`, `jobs` and `notes`: sentences about what
-        is missing or wrong.
+        said), `pool`, `active`, `versions`, `training`, `ranking`, `published`, `unreadable` (task and reason),
+        `problems` (what the last training left out), `workers`, `jobs` and `notes`: sentences about what is missing
+        or wrong.
     """
     project = label_studio.project(project_id)
     record = registry.project(project_id)
