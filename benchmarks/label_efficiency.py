@@ -1,0 +1,204 @@
+"""How many labels each strategy saves against random order, on generated scenes with a long tail and bursts.
+
+Every curve is a simulation as `al-backend simulate` runs it: the labels of a pool are withheld, a strategy asks for
+them portion by portion, a detector is trained on what is labelled after each, always from the same base weights and
+with the same number of steps. All strategies share the initial sets and training seeds, so that differences are paired.
+
+A learning curve says something about labels only in the right regime. So the initial sets are also trained twice as
+long: if that helps as much as all the labels of the pool do, the curves measure how long was trained.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import Progress
+
+from benchmarks._report import Goal, Options, Outcome, main
+from model.detectors.factory import find_base, resolve_device
+from model.simulation.cell import Experiment
+from model.simulation.data import SimulationData, reef_data
+from model.simulation.detectors import FactoryDetectors
+from model.simulation.output import write_report
+from model.simulation.plan import Plan, parse_strategy
+from model.simulation.results import Results, collect
+from model.simulation.runner import SimulationProgress, run_experiment
+from model.simulation.summary import LevelCost, StrategySummary, full_level, summarise
+from model.training.config import TrainingConfig
+from model.training.loss_config import LossConfig
+
+DEFAULT = "uncertainty"
+"""The product's default strategy, for which the goals are."""
+STRATEGIES = ("uncertainty", "huale", "cald", "core_set", "ppal")
+LIBRARY = ("library", LossConfig())
+SAME_SHARE = 0.6
+"""Of random order's labels, for 95 % of full supervision."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large everything is.
+
+    Attributes:
+        pool: images whose labels are withheld.
+        test: held-out images.
+        image_size: pixels of the scenes and of the network.
+        iterations: of every training.
+        initial: labelled images at the start.
+        budget: images per cycle.
+        cycles: choices.
+        seeds: paired curves.
+        strategies: as `parse_strategy` takes them.
+    """
+
+    pool: int
+    test: int
+    image_size: int
+    iterations: int
+    initial: int
+    budget: int
+    cycles: int
+    seeds: int
+    strategies: tuple[str, ...]
+
+
+FULL = Scale(1000, 300, 160, 900, 50, 50, 6, 5, ("random", *STRATEGIES, *(f"{name}+diversity" for name in STRATEGIES)))
+QUICK = Scale(60, 30, 96, 40, 10, 10, 1, 2, ("random", "uncertainty", "huale+diversity"))
+
+
+def measure(options: Options) -> Outcome:
+    """YOLOv5n with all strategies, then HUALE's losses with and without HUALE's selection."""
+    if options.work is not None:
+        return _measure(options.work, QUICK if options.quick else FULL)
+    with tempfile.TemporaryDirectory(prefix="al-benchmark-") as name:
+        return _measure(Path(name), QUICK if options.quick else FULL)
+
+
+def _measure(work: Path, scale: Scale) -> Outcome:
+    data = reef_data(work / "data", scale.pool, test=scale.test, size=scale.image_size)
+    source = FactoryDetectors("yolov5n", scale.image_size, find_base("yolov5n", None))
+    plan = Plan(
+        strategies=tuple(map(parse_strategy, scale.strategies)),
+        seeds=tuple(range(scale.seeds)),
+        initial=scale.initial,
+        budget=scale.budget,
+        cycles=scale.cycles,
+        training=TrainingConfig(iterations=scale.iterations),
+    )
+    outcome = Outcome(notes=[f"Reports and pictures: {work}"])
+    found = _run(plan, data, source, work / "strategies", outcome)
+    crossed = replace(
+        plan,
+        strategies=tuple(map(parse_strategy, ("random", "huale"))),
+        losses=(LIBRARY, ("huale", LossConfig.huale())),
+    )
+    losses = _run(crossed, data, source, work / "losses", outcome)
+    longer = replace(
+        plan,
+        strategies=(parse_strategy("random"),),
+        cycles=1,
+        full=False,
+        training=replace(plan.training, iterations=2 * scale.iterations),
+    )
+    twice = _run(longer, data, source, work / "twice-as-long", outcome)
+    outcome.results += [_row("strategies", one) for one in summarise(found)]
+    outcome.results += [_row("losses", one) for one in summarise(losses)]
+    outcome.goals = [*_regime(found, twice), *_promises(found)]
+    return outcome
+
+
+def _run(plan: Plan, data: SimulationData, source: FactoryDetectors, folder: Path, outcome: Outcome) -> Results:
+    experiment = Experiment(plan, data, source, folder)
+    with Progress() as bar:
+        task = bar.add_task(folder.name, total=None)
+
+        def show(progress: SimulationProgress) -> None:
+            bar.update(task, completed=progress.done, total=progress.total)
+
+        ended = run_experiment(experiment, device=resolve_device("auto"), on_progress=show)
+    if ended.ended_early:
+        raise KeyboardInterrupt
+    outcome.notes += ended.failures
+    found = collect(experiment, ended)
+    write_report(found, folder)
+    return found
+
+
+def _row(part: str, summary: StrategySummary) -> dict[str, Any]:
+    return {
+        "part": part,
+        "strategy": summary.strategy,
+        "losses": summary.losses,
+        "seeds": summary.seeds,
+        "labels": summary.last[0],
+        "boxes": round(summary.last[1], 1),
+        "map50": round(summary.last[2], 4),
+        "gain_per_image": _interval(summary.gain_labels),
+        "gain_per_box": _interval(summary.gain_boxes),
+        **{f"labels_to_{cost.share:.0%}": cost.labels and round(cost.labels, 1) for cost in summary.costs},
+    }
+
+
+def _interval(value: Any) -> dict[str, float | None] | None:
+    if value is None:
+        return None
+    return {name: None if (one := getattr(value, name)) is None else round(one, 4) for name in ("mean", "low", "high")}
+
+
+def _regime(found: Results, twice: Results) -> list[Goal]:
+    """Whether the curves measure labels: more of them must help far more than more training does."""
+    full = full_level(found, LIBRARY[0])
+    first, longer = _start(found), _start(twice)
+    if full is None or first is None or longer is None:
+        return []
+    labels, training = full - first, longer - first
+    value = f"{first:.3f} to {full:.3f} by labels, to {longer:.3f} by training"
+    met = labels > 0.05 and training < labels / 3
+    return [Goal("what all labels bring, and what twice the steps", value, "labels three times as much", met)]
+
+
+def _start(results: Results) -> float | None:
+    values = [curve.points[0].quality for curves in results.groups().values() for curve in curves]
+    return float(np.mean(values)) if values else None
+
+
+def _promises(found: Results) -> list[Goal]:
+    by_name = {one.strategy: one for one in summarise(found)}
+    ours, random = by_name.get(DEFAULT), by_name.get("random")
+    if ours is None or random is None:
+        return []
+    goals = []
+    for name, gain in (("image", ours.gain_labels), ("box", ours.gain_boxes)):
+        low = None if gain is None else gain.low
+        goals.append(
+            Goal(
+                f"{DEFAULT}: low end of the gain in area against random, per {name}",
+                None if low is None else round(low, 4),
+                "above 0",
+                low is not None and low > 0,
+            )
+        )
+    needed, instead = _last(ours.costs), _last(random.costs)
+    share = needed / instead if needed and instead else None
+    goals.append(
+        Goal(
+            f"{DEFAULT}: labels to 95 % of full supervision, share of random's",
+            None if share is None else round(share, 3),
+            f"at most {SAME_SHARE}",
+            share is not None and share <= SAME_SHARE,
+        )
+    )
+    return goals
+
+
+def _last(costs: Sequence[LevelCost]) -> float | None:
+    return costs[-1].labels if costs else None
+
+
+if __name__ == "__main__":
+    raise SystemExit(main("label_efficiency", "How many labels does each strategy save against random order?", measure))
