@@ -166,7 +166,7 @@ def _create_ranking(
         project=project_id,
         version=version_name,
         model_version=name,
-        strategy=strategy_fields(settings),
+        strategy=strategy_fields(settings, version),
         context=context_fields(version, settings),
         created_at=now(),
         tasks=len(rows),

@@ -12,10 +12,26 @@ from model.acquisition.strategy import RankingContext, Strategy, StrategyConfig,
 _STRATEGY_FIELDS = tuple(field.name for field in fields(StrategyConfig) if field.name != "name")
 
 
-def strategy_fields(settings: LearningSettings) -> dict[str, Any]:
-    """What a ranking keeps of the settings, so that later tasks are measured and placed alike."""
+WITHOUT_AUTOENCODER = "without_autoencoder"
+"""Kept by a ranking that should have used the version's autoencoder, had there been one."""
+
+
+def strategy_config(settings: LearningSettings) -> StrategyConfig:
+    """The settings of the strategy among all settings of learning."""
+    return StrategyConfig(name=settings.strategy, **{name: getattr(settings, name) for name in _STRATEGY_FIELDS})
+
+
+def strategy_fields(settings: LearningSettings, version: Version) -> dict[str, Any]:
+    """What a ranking keeps of the settings, so that later tasks are measured and placed alike.
+
+    A version that was trained for another strategy has no autoencoder. Until the next training `al_vae` then ranks by
+    the detection loss alone, which beats no order at all; the ranking says so, and `status` tells.
+    """
     kept = {name: getattr(settings, name) for name in (*_STRATEGY_FIELDS, "measure_threshold", "score_threshold")}
-    return {"name": settings.strategy, "pool_size": settings.pool_size} | kept
+    kept = {"name": settings.strategy, "pool_size": settings.pool_size} | kept
+    if create_strategy(strategy_config(settings)).needs_novelty and version.autoencoder is None:
+        kept |= {"vae_alpha": 0.0, "vae_beta": settings.vae_beta or 1.0, WITHOUT_AUTOENCODER: True}
+    return kept
 
 
 def context_fields(version: Version, settings: LearningSettings) -> dict[str, Any]:
