@@ -35,6 +35,7 @@ REPORT_NAME = "vae.json"
 FORMAT = 1
 _HEADER_KEY = "vae"
 _BATCH = 256
+_LEAST_VARIANCE = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +106,9 @@ class Vae:
                 image counts by its worst object. Not used, and not needed, where the region is the whole image.
 
         Returns:
-            Shape (n,), at least 0: mean squared error of a colour value, colours in [0, 1], of an object over the
-            middle of its box. 0 for an image without an object. Higher is more novel.
+            Shape (n,), at least 0, higher is more novel. Of a whole image the mean squared error of a colour value,
+            colours in [0, 1]; of an object that of the middle half of its box, by the deviation of the colours there.
+            0 for an image without an object.
 
         Raises:
             ValueError: there are no boxes where they are needed, or not one array per image.
@@ -120,7 +122,7 @@ class Vae:
         ]
         owner = np.repeat(np.arange(len(images)), [len(part) for part in cut])
         if len(owner):
-            np.maximum.at(result, owner, self.errors(np.concatenate(cut)).reconstruction)
+            np.maximum.at(result, owner, self.errors(np.concatenate(cut)).novelty)
         return result
 
     @torch.no_grad()
@@ -132,7 +134,7 @@ class Vae:
             posterior = self.network.encode(batch)
             redrawn = self.network.decode(posterior.mean)
             parts = (
-                reconstruction_error(self._middle(batch), self._middle(redrawn)),
+                self._novelty(batch, redrawn),
                 reconstruction_error(batch, redrawn),
                 kl_divergence(posterior),
             )
@@ -154,12 +156,17 @@ class Vae:
         temporary.write_text(json.dumps(document | {"report": report}, indent=2) + "\n")
         os.replace(temporary, folder / REPORT_NAME)
 
-    def _middle(self, pictures: Tensor) -> Tensor:
-        """Of an object the middle half of its box, both ways: the corners show water and neighbours."""
+    def _novelty(self, shown: Tensor, redrawn: Tensor) -> Tensor:
+        """Of whole images the error as it is; of objects that of the middle of the box, relative to its contrast.
+
+        The corners of a box show water and neighbours; and murky water takes away contrast, and error with it.
+        """
         if self.config.regions == Regions.IMAGE:
-            return pictures
+            return reconstruction_error(shown, redrawn)
         edge = self.config.size // 4
-        return pictures[..., edge:-edge, edge:-edge]
+        inner, again = (part[..., edge:-edge, edge:-edge] for part in (shown, redrawn))
+        contrast = inner.var(dim=(2, 3), correction=0).mean(dim=1)
+        return reconstruction_error(inner, again) / (contrast + _LEAST_VARIANCE).sqrt()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,12 +174,12 @@ class PictureErrors:
     """What an autoencoder makes of n pictures; each of shape (n,), float32.
 
     Attributes:
-        reconstruction: what counts as novelty.
+        novelty: see `Vae.novelty`.
         whole: mean squared error of the whole picture, as the training lowers it.
         kl: divergence of the posterior from the standard normal, nats.
     """
 
-    reconstruction: NDArray[np.float32]
+    novelty: NDArray[np.float32]
     whole: NDArray[np.float32]
     kl: NDArray[np.float32]
 

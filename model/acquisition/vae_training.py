@@ -105,7 +105,7 @@ def fit_vae(
             f"no {what} in {len(train)} images ({len(skipped)} could not be read), but the autoencoder needs at least "
             "one; label some, or choose another strategy than al_vae"
         )
-    vae = _train(known, config, on_progress, device)
+    vae = train_on(known, config, on_progress, device)
     held_out, _, others = _read(validation, config) if validation is not None else (known[:0], 0, [])
     report = VaeReport(
         config=config,
@@ -127,9 +127,13 @@ def measure(vae: Vae, shown: Pictures) -> VaeMetrics:
     )
 
 
-def _train(
-    known: Pictures, config: VaeConfig, on_progress: Callable[[Progress], None] | None, device: torch.device | str
+def train_on(
+    known: Pictures,
+    config: VaeConfig,
+    on_progress: Callable[[Progress], None] | None = None,
+    device: torch.device | str = "cpu",
 ) -> Vae:
+    """Train an autoencoder on pictures, at least one; otherwise as `fit_vae`."""
     network = create_network(config.size, config.latent, config.seed).to(device).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
     # Chance is drawn on the CPU, whose generator gives the same numbers everywhere.
