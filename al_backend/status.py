@@ -13,7 +13,7 @@ from al_backend.jobs.documents import PUBLISHED, read_attempt
 from al_backend.jobs.observe import trained_on
 from al_backend.jobs.queues import QueueName, Queues
 from al_backend.jobs.ranking import newest_ranking
-from al_backend.jobs.strategies import WITHOUT_AUTOENCODER
+from al_backend.jobs.strategies import shortfall
 from al_backend.labelstudio.client import LabelStudio, Project
 from al_backend.labelstudio.codec import choose_annotation, label_digest
 from al_backend.labelstudio.labeling_config import parse_labeling_config
@@ -62,7 +62,7 @@ def project_status(
         "jobs": jobs,
         "notes": [
             *_notes(project, record is not None, labels, newest, learning, live, versions, registry),
-            *_autoencoder_note(registry, project_id, active),
+            *_shortfalls(registry, project_id, active),
             *([] if error is None else [f"The last look at the project failed: {error}"]),
         ],
     }
@@ -130,14 +130,10 @@ def _ranking(registry: Registry, project_id: int, active: Version | None) -> dic
     }
 
 
-def _autoencoder_note(registry: Registry, project_id: int, active: Version | None) -> list[str]:
+def _shortfalls(registry: Registry, project_id: int, active: Version | None) -> list[str]:
     ranking = newest_ranking(registry.rankings(project_id), None if active is None else active.name)
-    if ranking is None or not ranking.strategy.get(WITHOUT_AUTOENCODER):
-        return []
-    return [
-        f"{ranking.version} was trained for another strategy and has no autoencoder, so `{ranking.strategy['name']}` "
-        f"ranks by the detection loss alone; the next training makes one (`al-backend train {project_id}`)."
-    ]
+    sentence = None if ranking is None else shortfall(ranking)
+    return [] if sentence is None else [sentence]
 
 
 def _named(versions: list[Version], name: str) -> Version:

@@ -12,7 +12,7 @@ from model.acquisition.strategy import RankingContext, Strategy, StrategyConfig,
 _STRATEGY_FIELDS = tuple(field.name for field in fields(StrategyConfig) if field.name != "name")
 
 
-WITHOUT_AUTOENCODER = "without_autoencoder"
+_WITHOUT_AUTOENCODER = "without_autoencoder"
 """Kept by a ranking that should have used the version's autoencoder, had there been one."""
 
 
@@ -30,8 +30,18 @@ def strategy_fields(settings: LearningSettings, version: Version) -> dict[str, A
     kept = {name: getattr(settings, name) for name in (*_STRATEGY_FIELDS, "measure_threshold", "score_threshold")}
     kept = {"name": settings.strategy, "pool_size": settings.pool_size} | kept
     if create_strategy(strategy_config(settings)).needs_novelty and version.autoencoder is None:
-        kept |= {"vae_alpha": 0.0, "vae_beta": settings.vae_beta or 1.0, WITHOUT_AUTOENCODER: True}
+        kept |= {"vae_alpha": 0.0, "vae_beta": settings.vae_beta or 1.0, _WITHOUT_AUTOENCODER: True}
     return kept
+
+
+def shortfall(ranking: Ranking) -> str | None:
+    """A sentence for people about what a ranking had to do without; None where it lacks nothing."""
+    if not ranking.strategy.get(_WITHOUT_AUTOENCODER):
+        return None
+    return (
+        f"{ranking.version} was trained for another strategy and has no autoencoder, so {ranking.strategy['name']} "
+        f"ranks by the detection loss alone; the next training makes one (`al-backend train {ranking.project}`)."
+    )
 
 
 def context_fields(version: Version, settings: LearningSettings) -> dict[str, Any]:
