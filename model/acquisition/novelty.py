@@ -6,11 +6,35 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from model.acquisition.vae import Vae
+from model.acquisition.strategy import StrategyConfig, create_strategy
+from model.acquisition.vae import Vae, VaeConfig
+from model.acquisition.vae_training import fit_vae
 from model.data.dataset import DetectionDataset
 from model.detections import Detections
 from model.detectors.base import Detector, Image, View
+from model.detectors.factory import resolve_device
 from model.training.config import Progress, TrainingConfig, TrainingReport
+
+
+def with_novelty(
+    detector: Detector, train: DetectionDataset, config: StrategyConfig, *, seed: int, device: str = "auto"
+) -> Detector:
+    """What a strategy needs to see: the detector, beside an autoencoder only where the strategy asks for novelty.
+
+    Args:
+        detector: trained on `train`.
+        train: labelled images, on which the autoencoder is trained here.
+        config: of the strategy.
+        seed: of the autoencoder's training.
+        device: that trains it.
+
+    Raises:
+        NotEnoughLabels: as `fit_vae`.
+    """
+    if not create_strategy(config).needs_novelty:
+        return detector
+    vae, _ = fit_vae(train, None, VaeConfig.of(config, seed), device=resolve_device(device))
+    return NoveltyDetector(detector, vae)
 
 
 class NoveltyDetector:
