@@ -21,17 +21,21 @@ def strategy_config(settings: LearningSettings) -> StrategyConfig:
     return StrategyConfig(name=settings.strategy, **{name: getattr(settings, name) for name in _STRATEGY_FIELDS})
 
 
-def strategy_fields(settings: LearningSettings, version: Version) -> dict[str, Any]:
-    """What a ranking keeps of the settings, so that later tasks are measured and placed alike.
+def strategy_fields(settings: LearningSettings) -> dict[str, Any]:
+    """What a ranking keeps of the settings, so that later tasks are measured and placed alike."""
+    kept = {name: getattr(settings, name) for name in (*_STRATEGY_FIELDS, "measure_threshold", "score_threshold")}
+    return {"name": settings.strategy, "pool_size": settings.pool_size} | kept
+
+
+def substitutes(settings: LearningSettings, version: Version) -> dict[str, Any]:
+    """What a ranking keeps instead of the settings, because the version lacks what the strategy needs.
 
     A version that was trained for another strategy has no autoencoder. Until the next training `al_vae` then ranks by
     the detection loss alone, which beats no order at all; the ranking says so, and `status` tells.
     """
-    kept = {name: getattr(settings, name) for name in (*_STRATEGY_FIELDS, "measure_threshold", "score_threshold")}
-    kept = {"name": settings.strategy, "pool_size": settings.pool_size} | kept
-    if create_strategy(strategy_config(settings)).needs_novelty and version.autoencoder is None:
-        kept |= {"vae_alpha": 0.0, "vae_beta": settings.vae_beta or 1.0, _WITHOUT_AUTOENCODER: True}
-    return kept
+    if version.autoencoder is not None or not create_strategy(strategy_config(settings)).needs_novelty:
+        return {}
+    return {"vae_alpha": 0.0, "vae_beta": settings.vae_beta or 1.0, _WITHOUT_AUTOENCODER: True}
 
 
 def shortfall(ranking: Ranking) -> str | None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from model.acquisition.strategy import StrategyConfig, create_strategy
 from model.acquisition.vae import Vae, VaeConfig
 from model.acquisition.vae_training import fit_vae
@@ -58,7 +60,9 @@ class NoveltyDetector:
         found = self._detector.predict(images, views, min_score=min_score)
         if View.ORIGINAL not in views:
             return found
-        novelty = self._vae.novelty(images, [seen[View.ORIGINAL].xyxy for seen in found])
+        boxes = [seen[View.ORIGINAL].xyxy for seen in found]
+        # What damaged weights give has no picture; strategies refuse it in words of their own.
+        novelty = self._vae.novelty(images, [rows[np.isfinite(rows).all(axis=1)] for rows in boxes])
         return [
             {**seen, View.ORIGINAL: replace(seen[View.ORIGINAL], novelty=float(value))}
             for seen, value in zip(found, novelty, strict=True)

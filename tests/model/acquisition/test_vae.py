@@ -307,6 +307,8 @@ def test_detections_carry_the_novelty_of_the_original(trained: tuple[Vae, VaeRep
     assert [found[View.HFLIP].novelty for found in seen] == [None, None]
     assert seen[0][View.ORIGINAL].select(np.array([0])).novelty == seen[0][View.ORIGINAL].novelty
     assert detector.predict(images, (View.HFLIP,))[0][View.HFLIP].novelty is None
+    damaged: Detector = Finds([np.full((1, 4), np.nan, np.float32)])  # type: ignore[assignment]
+    assert NoveltyDetector(damaged, trained[0]).predict(images[:1])[0][View.ORIGINAL].novelty == 0.0
 
 
 def test_only_who_needs_novelty_gets_an_autoencoder(reef: DetectionDataset) -> None:
