@@ -48,12 +48,19 @@ class Inference:
         self._warm: OrderedDict[tuple[int, str], Detector] = OrderedDict()
 
     def detector(self, project_id: int, version: str) -> Detector:
-        """The detector of a version, loaded on first use."""
-        from model.detectors.factory import load  # brings torch, which only processes that predict need
+        """The detector of a version, loaded on first use; with the autoencoder that the version may have."""
+        # These bring torch, which only processes that predict need.
+        from model.acquisition.novelty import NoveltyDetector
+        from model.acquisition.vae import has_vae, load_vae
+        from model.detectors.factory import load, resolve_device
 
         key = (project_id, version)
         if key not in self._warm:
-            self._warm[key] = load(self._registry.fetch_version(project_id, version), device=self._settings.device)
+            folder = self._registry.fetch_version(project_id, version)
+            detector = load(folder, device=self._settings.device)
+            if has_vae(folder):
+                detector = NoveltyDetector(detector, load_vae(folder, device=resolve_device(self._settings.device)))
+            self._warm[key] = detector
             logger.info("Loaded %s of project %d", version, project_id)
             while len(self._warm) > _WARM_DETECTORS:
                 self._warm.popitem(last=False)

@@ -48,6 +48,12 @@ class LearningSettings(BaseModel):
         "disagreement", description="Category Diversity: how the views' class histograms differ, or how wide they are."
     )
     cald_beta: float = Field(1.3, ge=0, le=2, description="The most informative value of `cald`'s consistency.")
+    vae_alpha: float = Field(0.5, ge=0, description="Weight of the novelty in `al_vae`; 0: no autoencoder is trained.")
+    vae_beta: float = Field(0.5, ge=0, description="Weight of the detection loss in `al_vae`; not both 0.")
+    vae_regions: Literal["objects", "image"] = Field(
+        "objects", description="What `al_vae`'s autoencoder looks at: objects, or whole images as in its source."
+    )
+    vae_iterations: int = Field(600, ge=1, description="Optimizer steps of the autoencoder's training.")
     diversity: bool = Field(
         False,
         description="Of the most informative images, take first those that differ from each other and the labelled.",

@@ -13,6 +13,7 @@ from al_backend.jobs.documents import PUBLISHED, read_attempt
 from al_backend.jobs.observe import trained_on
 from al_backend.jobs.queues import QueueName, Queues
 from al_backend.jobs.ranking import newest_ranking
+from al_backend.jobs.strategies import shortfall
 from al_backend.labelstudio.client import LabelStudio, Project
 from al_backend.labelstudio.codec import choose_annotation, label_digest
 from al_backend.labelstudio.labeling_config import parse_labeling_config
@@ -66,6 +67,7 @@ def project_status(
         "notes": [
             *_notes(project, record is not None, labels, newest, learning, live, versions, registry),
             *([worth.sentence] if worth is not None and worth.stop else []),
+            *_shortfalls(registry, project_id, active),
             *([] if error is None else [f"The last look at the project failed: {error}"]),
         ],
     }
@@ -131,6 +133,12 @@ def _ranking(registry: Registry, project_id: int, active: Version | None) -> dic
         "finished_shards": len(finished),
         "created_at": ranking.created_at.isoformat(),
     }
+
+
+def _shortfalls(registry: Registry, project_id: int, active: Version | None) -> list[str]:
+    ranking = newest_ranking(registry.rankings(project_id), None if active is None else active.name)
+    sentence = None if ranking is None else shortfall(ranking)
+    return [] if sentence is None else [sentence]
 
 
 def _named(versions: list[Version], name: str) -> Version:

@@ -25,6 +25,8 @@ class Detections:
             original image; None where the head gives no localisation uncertainty.
         embedding: shape (n, D), float32; None where the detector gives none.
         image_embedding: shape (D,), float32, one pooled vector of the whole image; None likewise.
+        novelty: at least 0, how badly an autoencoder of the labelled images redraws this one; None where there is no
+            autoencoder, and for other views than the original.
 
     Raises:
         ValueError: an array has another shape than its neighbours imply.
@@ -39,6 +41,7 @@ class Detections:
     side_std: Float | None = None
     embedding: Float | None = None
     image_embedding: Float | None = None
+    novelty: float | None = None
 
     def __post_init__(self) -> None:
         n = len(self.score)
@@ -87,4 +90,5 @@ class Detections:
             side_std=None if self.side_std is None else self.side_std[index],
             embedding=None if self.embedding is None else self.embedding[index],
             image_embedding=self.image_embedding,
+            novelty=self.novelty,
         )

@@ -12,7 +12,7 @@ from al_backend.jobs.documents import RANK_REQUEST, THROUGHPUT, now, requested_a
 from al_backend.jobs.liveness import ensure_job
 from al_backend.jobs.observe import Observation
 from al_backend.jobs.queues import QueueName
-from al_backend.jobs.strategies import context_fields, strategy_fields, strategy_of
+from al_backend.jobs.strategies import context_fields, strategy_fields, strategy_of, substitutes
 from al_backend.labelstudio.client import Task
 from al_backend.labelstudio.labeling_config import LabelingConfig
 from al_backend.registry import Ranking
@@ -166,7 +166,7 @@ def _create_ranking(
         project=project_id,
         version=version_name,
         model_version=name,
-        strategy=strategy_fields(settings),
+        strategy=strategy_fields(settings) | substitutes(settings, version),
         context=context_fields(version, settings),
         created_at=now(),
         tasks=len(rows),

@@ -12,10 +12,40 @@ from model.acquisition.strategy import RankingContext, Strategy, StrategyConfig,
 _STRATEGY_FIELDS = tuple(field.name for field in fields(StrategyConfig) if field.name != "name")
 
 
+_WITHOUT_AUTOENCODER = "without_autoencoder"
+"""Kept by a ranking that should have used the version's autoencoder, had there been one."""
+
+
+def strategy_config(settings: LearningSettings) -> StrategyConfig:
+    """The settings of the strategy among all settings of learning."""
+    return StrategyConfig(name=settings.strategy, **{name: getattr(settings, name) for name in _STRATEGY_FIELDS})
+
+
 def strategy_fields(settings: LearningSettings) -> dict[str, Any]:
     """What a ranking keeps of the settings, so that later tasks are measured and placed alike."""
     kept = {name: getattr(settings, name) for name in (*_STRATEGY_FIELDS, "measure_threshold", "score_threshold")}
     return {"name": settings.strategy, "pool_size": settings.pool_size} | kept
+
+
+def substitutes(settings: LearningSettings, version: Version) -> dict[str, Any]:
+    """What a ranking keeps instead of the settings, because the version lacks what the strategy needs.
+
+    A version that was trained for another strategy has no autoencoder. Until the next training `al_vae` then ranks by
+    the detection loss alone, which beats no order at all; the ranking says so, and `status` tells.
+    """
+    if version.autoencoder is not None or not create_strategy(strategy_config(settings)).needs_novelty:
+        return {}
+    return {"vae_alpha": 0.0, "vae_beta": settings.vae_beta or 1.0, _WITHOUT_AUTOENCODER: True}
+
+
+def shortfall(ranking: Ranking) -> str | None:
+    """A sentence for people about what a ranking had to do without; None where it lacks nothing."""
+    if not ranking.strategy.get(_WITHOUT_AUTOENCODER):
+        return None
+    return (
+        f"{ranking.version} was trained for another strategy and has no autoencoder, so {ranking.strategy['name']} "
+        f"ranks by the detection loss alone; the next training makes one (`al-backend train {ranking.project}`)."
+    )
 
 
 def context_fields(version: Version, settings: LearningSettings) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from al_backend.child_process import die_with_parent
 from al_backend.cycle import Snapshot
 from al_backend.gate import judge
+from al_backend.jobs.autoencoder import train_autoencoder
 from al_backend.jobs.client import look_later
 from al_backend.jobs.context import Context, job_running, report_progress
 from al_backend.jobs.dataset import ProjectLabels, read_labels
@@ -108,6 +109,7 @@ def _fit_and_register(
         ),
         _reporter(),
     )
+    made = train_autoencoder(settings, labels, resolve_device(here.settings.device), _reporter())
     report_progress(phase="evaluate", iteration=0, iterations=1)
     candidate = evaluate(detector, labels.validation)
     baseline = None if parent is None else _evaluate_version(here, project_id, parent, labels.validation)
@@ -132,9 +134,12 @@ def _fit_and_register(
         settings=settings.model_dump(),
         gate=verdict,
         problems=(*labels.train.problems, *labels.validation.problems, *report.skipped),
+        autoencoder=None if made is None else made[1].as_dict(),
     )
     with tempfile.TemporaryDirectory(prefix="al-version-") as folder:
         detector.save(Path(folder))
+        if made is not None:
+            made[0].save(Path(folder), made[1].as_dict())
         registry.add_version(version, Path(folder))
     shutil.rmtree(state, ignore_errors=True)  # a leftover harms nobody: it fits no other training
     if verdict.promoted:

@@ -56,6 +56,7 @@ class Version(_Record):
         settings: the learning settings that applied.
         gate: the verdict about promotion.
         problems: what had to be left out, one sentence each.
+        autoencoder: report of its training, whose result lies beside the detector; None where the strategy needs none.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Version(_Record):
     settings: dict[str, Any]
     gate: GateVerdict
     problems: tuple[str, ...] = ()
+    autoencoder: dict[str, Any] | None = None
 
 
 class ProjectRecord(_Record):

@@ -110,6 +110,8 @@ class Strategy(Protocol):
         candidate_views: what `measure_candidate` wants to see; empty for a strategy with one phase, of which
             `candidates` are never asked.
         uses_labelled: whether `rank` makes use of the labelled images' measurements.
+        needs_novelty: whether `measure` wants detections that carry a novelty, so that whoever trains the detector
+            has to train an autoencoder, too (`vae.fit_vae`), and predict with both (`novelty.NoveltyDetector`).
     """
 
     @property
@@ -123,6 +125,9 @@ class Strategy(Protocol):
 
     @property
     def uses_labelled(self) -> bool: ...  # noqa: D102
+
+    @property
+    def needs_novelty(self) -> bool: ...  # noqa: D102
 
     def columns(self, context: RankingContext) -> Columns:
         """What `measure` gives for every image."""
@@ -192,6 +197,7 @@ class OnePhase:
 
     candidate_views: tuple[View, ...] = ()
     uses_labelled: bool = False
+    needs_novelty: bool = False
 
     def candidate_columns(self, context: RankingContext) -> Columns:
         """None."""

@@ -25,6 +25,13 @@ class CategoryDiversity(str, Enum):
     SPREAD = "spread"
 
 
+class Regions(str, Enum):
+    """What AL-VAE's autoencoder looks at."""
+
+    OBJECTS = "objects"
+    IMAGE = "image"
+
+
 @dataclass(frozen=True, slots=True)
 class StrategyConfig:
     """Settings of a strategy; each strategy takes those that concern it.
@@ -42,6 +49,10 @@ class StrategyConfig:
             metric out, a negative weight turns its sign. Not all 0.
         huale_category: `disagreement` of the two views' class histograms, or `spread` of each over classes.
         cald_beta: the most informative value of CALD's consistency, in [0, 2].
+        vae_alpha: weight of the novelty in AL-VAE, at least 0; 0 does without an autoencoder.
+        vae_beta: weight of the detection loss, at least 0; not both 0.
+        vae_regions: what the autoencoder is trained on and judges: `objects`, or the whole `image` as in the source.
+        vae_iterations: optimizer steps of its training, at least 1.
         diversity: whether `diversity.Diversified` rearranges the top of the ranking.
         exploration: share of the budget that is drawn at random, with `diversity`; in [0, 1].
         empty_quota: share of the budget for images without detections, with `diversity`; in [0, 1].
@@ -63,6 +74,10 @@ class StrategyConfig:
     huale_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
     huale_category: str = "disagreement"
     cald_beta: float = 1.3
+    vae_alpha: float = 0.5
+    vae_beta: float = 0.5
+    vae_regions: str = "objects"
+    vae_iterations: int = 600
     diversity: bool = False
     exploration: float = 0.05
     empty_quota: float = 0.05
@@ -75,6 +90,7 @@ class StrategyConfig:
             "empty_policy": EmptyPolicy,
             "huale_entropy": Aggregation,
             "huale_category": CategoryDiversity,
+            "vae_regions": Regions,
         }
         for field, kind in choices.items():
             allowed = [member.value for member in kind]
@@ -83,6 +99,9 @@ class StrategyConfig:
         ranges: Mapping[str, tuple[float, float]] = {
             "retrieval": (1.0, math.inf),
             "cald_beta": (0.0, 2.0),
+            "vae_alpha": (0.0, math.inf),
+            "vae_beta": (0.0, math.inf),
+            "vae_iterations": (1.0, math.inf),
             "exploration": (0.0, 1.0),
             "empty_quota": (0.0, 1.0),
             "near_duplicate": (0.0, math.inf),
@@ -95,6 +114,8 @@ class StrategyConfig:
         if len(weights) != 4 or not all(map(math.isfinite, weights)) or not any(weights):
             raise ValueError(f"huale_weights is {weights}, expected four finite numbers that are not all 0")
         object.__setattr__(self, "huale_weights", weights)
+        if not self.vae_alpha and not self.vae_beta:
+            raise ValueError("vae_alpha and vae_beta are both 0, expected at least one of them to be larger")
 
     def candidates(self, budget: int, default: float) -> int:
         """How many images a strategy's first stage lets through to its second.

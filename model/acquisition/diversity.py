@@ -76,6 +76,11 @@ class Diversified:
         """Those of the strategy."""
         return self._inner.candidate_views
 
+    @property
+    def needs_novelty(self) -> bool:
+        """As the strategy does."""
+        return self._inner.needs_novelty
+
     def columns(self, context: RankingContext) -> Columns:
         """The strategy's, `embedding` of the image and `class_shares`: C shares, and 1 at the end for no detection."""
         shares = pl.Array(pl.Float32, len(context.classes) + 1)

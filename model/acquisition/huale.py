@@ -55,6 +55,7 @@ class Huale:
     views: tuple[View, ...] = (View.ORIGINAL,)
     candidate_views: tuple[View, ...] = (View.ORIGINAL, View.HFLIP)
     uses_labelled = False
+    needs_novelty = False
 
     def __init__(self, config: StrategyConfig) -> None:
         self._config = config

@@ -53,6 +53,7 @@ class Ppal:
     views: tuple[View, ...] = (View.ORIGINAL,)
     candidate_views: tuple[View, ...] = (View.ORIGINAL,)
     uses_labelled = True
+    needs_novelty = False
 
     def __init__(self, config: StrategyConfig) -> None:
         self._config = config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from model.acquisition.al_vae import AlVae
 from model.acquisition.base import (
     INFORMATIVENESS,
     EmptyPolicy,
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 _STRATEGIES: dict[str, Callable[[StrategyConfig], Strategy]] = {
+    AlVae.name: AlVae,
     Cald.name: Cald,
     CoreSet.name: CoreSet,
     Huale.name: Huale,

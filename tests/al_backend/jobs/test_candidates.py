@@ -224,7 +224,7 @@ def test_killed_shards_of_both_phases_are_measured_again(here: Context, tmp_path
 
 
 def test_one_phase_is_enough_for_the_others(here: Context) -> None:
-    for strategy in ("uncertainty", "random", "cald", "typical"):
+    for strategy in ("uncertainty", "random", "cald", "typical", "al_vae"):
         here.registry.write_document(PROJECT, "rank_request", {"requested_at": datetime.now(timezone.utc).isoformat()})
         ranking, kinds = settle(here, LearningSettings(strategy=strategy))
         assert "Choose" not in kinds
@@ -293,7 +293,7 @@ def test_settings_that_no_strategy_takes_are_refused_before_anything_is_measured
     ranking, _ = settle(here, LearningSettings().overridden(overrides))
     assert ranking.strategy["huale_weights"] == [1.0, -1.0, 0.0, 0.5]
     here.registry.delete_ranking(PROJECT, ranking.id)
-    with pytest.raises(ValueError, match="strategy is 'bald', expected one of: cald"):
+    with pytest.raises(ValueError, match="strategy is 'bald', expected one of: al_vae, cald"):
         step(here, LearningSettings(strategy="bald"))
     with pytest.raises(ValueError, match="not all 0"):
         step(here, LearningSettings(strategy="huale", huale_weights=(0, 0, 0, 0)))

@@ -82,6 +82,7 @@ def scene(generator: np.random.Generator, boxes: int, classes: int, sharpness: f
         width=100,
         embedding=embedding,
         image_embedding=look,
+        novelty=float(generator.integers(0, kinds)) / 30,
     )
     return {View.ORIGINAL: found, View.HFLIP: found.select(generator.uniform(size=boxes) < 0.7)}
 
@@ -154,7 +155,7 @@ def test_an_empty_pool_and_one_where_all_are_equal(config: StrategyConfig) -> No
         assert found["task_id"].to_list() == [1, 3, 5, 7, 9]
 
 
-def one(score: float, label: int, box: tuple[float, ...], angle: float) -> Detections:
+def one(score: float, label: int, box: tuple[float, ...], angle: float, novelty: float) -> Detections:
     probs = np.zeros((1, 3), np.float32)
     probs[0, label], probs[0, -1] = score, 1 - score
     look = np.array([np.cos(angle), np.sin(angle)], np.float32)
@@ -167,14 +168,15 @@ def one(score: float, label: int, box: tuple[float, ...], angle: float) -> Detec
         width=100,
         embedding=look[None],
         image_embedding=look,
+        novelty=novelty,
     )
 
 
-BORING = {view: one(0.99, 0, (10, 10, 60, 60), 0.0) for view in View}
+BORING = {view: one(0.99, 0, (10, 10, 60, 60), 0.0, 0.01) for view in View}
 """Certain, of a class that is labelled often, the same in both views, and looking like what is labelled."""
 EXCITING = {
-    View.ORIGINAL: one(0.5, 1, (10, 10, 60, 60), 3.0),
-    View.HFLIP: one(0.5, 0, (18, 10, 68, 60), 3.0),
+    View.ORIGINAL: one(0.5, 1, (10, 10, 60, 60), 3.0, 0.05),
+    View.HFLIP: one(0.5, 0, (18, 10, 68, 60), 3.0, 0.05),
 }
 """Doubtful, of a class that is never labelled, another one in the mirrored view, and looking like nothing known."""
 
