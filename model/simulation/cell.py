@@ -82,9 +82,10 @@ def run_cell(experiment: Experiment, cell: Cell, *, device: str, threads: int, r
         started = time.monotonic()
         if cycle < plan.cycles:
             report(cycle + _TRAINING + _MEASURING, "choosing")
+            strategy = create_strategy(plan.strategy(cell.strategy))
             chosen = choose(
-                create_strategy(plan.strategy(cell.strategy)),
-                detector,
+                strategy,
+                worker.with_novelty(detector, labelled, cell, cycle) if strategy.needs_novelty else detector,
                 data.pool,
                 labelled,
                 budget=plan.budget,
@@ -162,7 +163,7 @@ class _Worker:
             The detector, and what is kept of it as plain JSON values.
         """
         plan, data = self._experiment.plan, self._experiment.data
-        train = DetectionDataset(data.pool.classes, [data.pool.images[task] for task in sorted(labelled)])
+        train = self._labelled(labelled)
         config = plan.training_of(self._losses, self._seed, cycle)
         config = replace(
             config,
@@ -190,6 +191,20 @@ class _Worker:
             "training": report.as_dict(),
             "measuring_seconds": round(time.monotonic() - started, 3),
         }
+
+    def _labelled(self, tasks: Sequence[int]) -> DetectionDataset:
+        pool = self._experiment.data.pool
+        return DetectionDataset(pool.classes, [pool.images[task] for task in sorted(tasks)])
+
+    def with_novelty(self, detector: Detector, labelled: Sequence[int], cell: Cell, cycle: int) -> Detector:
+        """The detector beside an autoencoder of the labelled images, for a strategy that asks for novelty."""
+        from model.acquisition.novelty import with_novelty  # brings torch
+
+        train = self._labelled(labelled)
+        seed = derived_seed(self._seed, "autoencoder", cycle)
+        return with_novelty(
+            detector, train, self._experiment.plan.strategy(cell.strategy), seed=seed, device=self._device
+        )
 
     def _progress(self, cycle: int, before: float, share: float, what: str) -> Callable[[Progress], None]:
         def report(progress: Progress) -> None:

@@ -14,6 +14,7 @@ from tests.al_backend.main_job.reef_project import ReefProject, Site, assert_ord
 pytestmark = [pytest.mark.labelstudio, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(900)]
 
 COLUMNS = {
+    "al_vae": "detection_loss",
     "huale": "overlap_ratio",
     "cald": "consistency",
     "core_set": "embedding",

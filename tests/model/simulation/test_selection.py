@@ -27,6 +27,7 @@ class Recorder:
     views = (View.ORIGINAL,)
     candidate_views = (View.HFLIP,)
     uses_labelled = True
+    needs_novelty = False
 
     def __init__(self) -> None:
         self.contexts: list[RankingContext] = []
