@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 
 import redis
-from rq.worker import BaseWorker
+from rq.worker import BaseWorker, DequeueStrategy
 
 from al_backend.errors import BackendError, ConfigError
 from al_backend.jobs.client import enqueue_due_looks, enqueue_reconcile
@@ -41,6 +41,15 @@ def worker_groups(queue_names: Sequence[QueueName]) -> list[tuple[str, tuple[Que
     """The processes that the given queues need: kind, and its queues among the given ones."""
     groups = [(kind, tuple(name for name in names if name in queue_names)) for kind, names in GROUPS.items()]
     return [(kind, names) for kind, names in groups if names]
+
+
+def dequeue_strategy(kind: str) -> DequeueStrategy:
+    """How a process goes from one of its queues to the next.
+
+    An inference worker always takes `predict` first: a person waits. A cycle worker takes turns: with many projects, or
+    a slow Label Studio, there is always another look to be taken, and nothing would ever be published.
+    """
+    return DequeueStrategy.ROUND_ROBIN if kind == "cycle" else DequeueStrategy.DEFAULT
 
 
 def run_worker(settings: Settings, queue_names: Sequence[QueueName]) -> None:
@@ -69,7 +78,7 @@ def run_worker(settings: Settings, queue_names: Sequence[QueueName]) -> None:
         if kind == "cycle":
             timer.start()
         try:
-            worker.work(logging_level=settings.log_level)
+            worker.work(logging_level=settings.log_level, dequeue_strategy=dequeue_strategy(kind))
         finally:
             stop.set()
 

@@ -169,6 +169,11 @@ class ReefProject:
         self.wait_until_settled(version=version.name)
         return version
 
+    def close(self) -> None:
+        """Take it away, so that nobody looks at it any more."""
+        self.site.registry.forget_project(self.id)
+        self.site.client.delete_project(self.id)
+
     # Waiting
 
     def wait_for(self, what: str, probe: Callable[[], Answer | None], *, patience: float = PATIENCE) -> Answer:

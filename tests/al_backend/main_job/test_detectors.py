@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from al_backend.jobs.client import last_error
@@ -23,7 +25,7 @@ CLASSES = SPECIES[:2]
 
 
 @pytest.fixture(scope="module")
-def projects(site: Site, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ReefProject]:
+def projects(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ReefProject]]:
     """One project for each, connected together and settled; they train on request only."""
     made = {
         detector: create_reef_project(
@@ -41,7 +43,9 @@ def projects(site: Site, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     }
     for project in made.values():
         project.wait_until_settled()
-    return made
+    yield made
+    for project in made.values():
+        project.close()
 
 
 @pytest.mark.parametrize("detector", [SSDLITE, FASTER_RCNN])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from al_backend.connect import TITLE
@@ -25,7 +27,7 @@ COLUMNS = {
 
 
 @pytest.fixture(scope="module")
-def reef(site: Site, tmp_path_factory: pytest.TempPathFactory) -> ReefProject:
+def reef(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReefProject]:
     """Settled, and trained on request only."""
     project = create_reef_project(
         site,
@@ -38,7 +40,8 @@ def reef(site: Site, tmp_path_factory: pytest.TempPathFactory) -> ReefProject:
         overrides={"train_every": 1000, "budget": 2},
     )
     project.wait_until_settled()
-    return project
+    yield project
+    project.close()
 
 
 def ranked_again(project: ReefProject, strategy: str | None = None) -> Ranking:

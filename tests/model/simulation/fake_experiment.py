@@ -161,7 +161,8 @@ class Fakes:
 
 def plan(*strategies: str, seeds: int = 1, initial: int = 3, budget: int = 3, cycles: int = 3, **more: Any) -> Plan:
     """Settings with defaults that suit these data."""
-    named = tuple(parse_strategy(name, StrategyConfig(vae_iterations=2)) for name in strategies or ("random", "uncertainty"))
+    config = StrategyConfig(vae_iterations=2)
+    named = tuple(parse_strategy(name, config) for name in strategies or ("random", "uncertainty"))
     return Plan(named, tuple(range(seeds)), initial, budget, cycles, **more)
 
 
