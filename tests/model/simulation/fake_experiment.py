@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -167,6 +168,8 @@ def plan(*strategies: str, seeds: int = 1, initial: int = 3, budget: int = 3, cy
 
 
 if __name__ == "__main__":
+    # Whoever runs the tests in the background of a shell has Ctrl-C ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     images, out, log, seconds, parallel = sys.argv[1:]
     experiment = Experiment(plan(), sample(Path(images)), Fakes(float(seconds), Path(log)), Path(out))
     outcome = run_experiment(experiment, device="cpu", parallel=int(parallel))
