@@ -98,12 +98,15 @@ class Output:
         if self.as_json:
             print_json(document)
             return
-        from rich.console import Console
+        result_console().print(view(document), highlight=False)
 
-        terminal = Console()
-        # A file has no width, and 80 columns would cut what somebody greps for.
-        console = terminal if terminal.is_terminal else Console(width=_FILE_WIDTH)
-        console.print(view(document), highlight=False)
+
+def result_console() -> Console:
+    """The terminal on stdout; a file has no width, and 80 columns would cut what somebody greps for."""
+    from rich.console import Console
+
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=_FILE_WIDTH)
 
 
 @contextmanager

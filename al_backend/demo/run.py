@@ -9,6 +9,7 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -77,12 +78,12 @@ def run_demo(settings: Settings, *, headless: bool, cycles: int, as_json: bool, 
                 return _keep_running(console, client, registry, queues, server, sample)
             documents = _cycles(console, client, registry, queues, sample, cycles)
     exact = all(document["order_exact"] for document in documents)
-    if as_json:
-        from al_backend.cli_output import print_json
+    from al_backend.cli_output import print_json, result_console
 
+    if as_json:
         print_json({"cycles": documents})
     else:
-        Console().print(_table(documents))
+        result_console().print(_table(documents))
     shutil.rmtree(folder)
     if not exact:
         console.print("[red]Label Studio served another order than the ranking's.[/]")
@@ -215,7 +216,7 @@ def _line(document: dict[str, Any]) -> str:
 
 
 def _table(documents: list[dict[str, Any]]) -> Table:
-    table = Table(title="Demo: every cycle adds 20 labels, in the order of the ranking")
+    table = Table(title="Demo: every cycle adds 20 labels, in the order of the ranking", box=SIMPLE_HEAD)
     for name in documents[0]:
         table.add_column(name.replace("_", " "), justify="right")
     for document in documents:
