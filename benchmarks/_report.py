@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 import psutil
-from rich.console import Console
 from rich.table import Table
+
+from al_backend.cli_output import result_console
 
 _PACKAGES = ("torch", "ultralytics", "numpy", "polars", "redis", "rq", "flask", "gunicorn", "label-studio-sdk")
 _ROOT = Path(__file__).resolve().parent.parent
@@ -109,7 +110,7 @@ def document(name: str, outcome: Outcome, *, quick: bool, load_before: Sequence[
 
 def show(title: str, outcome: Outcome) -> None:
     """Print results and goals as tables."""
-    console = Console()
+    console = result_console()
     if outcome.results:
         console.print(_table(title, outcome.results))
     if outcome.goals:
