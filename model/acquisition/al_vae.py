@@ -77,7 +77,8 @@ class AlVae(OnePhase):
 
     def rank(self, measurements: pl.DataFrame, context: RankingContext, labelled: pl.DataFrame | None = None) -> Ranked:
         """Descending sum. Fitted: the 1st and 99th percentile of both parts, over images with detections."""
-        require_columns(measurements, [*PARTS, "boxes"])
+        require_columns(measurements, ["task_id", *PARTS, "boxes"])
+        measurements = measurements.sort("task_id")  # rounding depends on a row's position, by the last bit
         seen = measurements.filter(pl.col("boxes") > 0).select(PARTS)
         low, high = [0.0, 0.0], [0.0, 0.0]
         if seen.height:
