@@ -65,7 +65,8 @@ def _descent(value: float, above: float | None, below: float | None) -> float:
     """How far `value` has come down from the neighbour above to the one below, in [0, 1]."""
     if above is not None and below is not None:
         # Halves, so that the difference of two huge numbers stays finite.
-        return (above / 2 - value / 2) / (above / 2 - below / 2)
+        span = above / 2 - below / 2
+        return (above / 2 - value / 2) / span if span > 0 else 0.0  # half of the smallest number is 0
     if above is not None:
         return _saturating(above - value)
     if below is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -57,6 +57,7 @@ def test_place_is_monotone_and_inside(ranked: list[float], one: float, other: fl
 
 
 @given(st.lists(VALUES, min_size=1, max_size=20), VALUES, IDS)
+@example([0.0, -5e-324], 0.0, 0)
 def test_place_agrees_with_the_ranking(ranked: list[float], value: float, task: int) -> None:
     values = np.array(sorted(ranked, reverse=True))
     scores = order_scores(len(values))
