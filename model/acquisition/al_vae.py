@@ -19,6 +19,7 @@ from model.acquisition.base import (
     Ranked,
     RankingContext,
     StrategyConfig,
+    in_task_order,
     require_columns,
     require_detections,
     sorted_by_informativeness,
@@ -77,8 +78,8 @@ class AlVae(OnePhase):
 
     def rank(self, measurements: pl.DataFrame, context: RankingContext, labelled: pl.DataFrame | None = None) -> Ranked:
         """Descending sum. Fitted: the 1st and 99th percentile of both parts, over images with detections."""
-        require_columns(measurements, ["task_id", *PARTS, "boxes"])
-        measurements = measurements.sort("task_id")  # rounding depends on a row's position, by the last bit
+        measurements = in_task_order(measurements)
+        require_columns(measurements, [*PARTS, "boxes"])
         seen = measurements.filter(pl.col("boxes") > 0).select(PARTS)
         low, high = [0.0, 0.0], [0.0, 0.0]
         if seen.height:

@@ -259,6 +259,16 @@ def require_tasks(measurements: pl.DataFrame) -> None:
         raise ValueError(f"task {twice} was measured more than once; each task belongs to one shard")
 
 
+def in_task_order(measurements: pl.DataFrame) -> pl.DataFrame:
+    """The rows by task id: what a ranking sums up is rounded by where a row stands, in the last bit.
+
+    Raises:
+        ValueError: as `require_tasks`.
+    """
+    require_tasks(measurements)
+    return measurements.sort("task_id")
+
+
 def require_columns(measurements: pl.DataFrame, names: Iterable[str], *, nullable: bool = False) -> None:
     """Check that columns are there and hold only finite numbers.
 

@@ -19,6 +19,7 @@ from model.acquisition.base import (
     Ranked,
     RankingContext,
     StrategyConfig,
+    in_task_order,
     require_columns,
     require_detections,
     sorted_by_informativeness,
@@ -66,6 +67,7 @@ class Cald(OnePhase):
 
     def rank(self, measurements: pl.DataFrame, context: RankingContext, labelled: pl.DataFrame | None = None) -> Ranked:
         """The least consistent first, sorted by novelty. Fitted: the consistency up to which they belong to these."""
+        measurements = in_task_order(measurements)
         require_columns(measurements, self.columns(context))
         lowest = measurements.filter(pl.col("boxes") > 0)["consistency"].sort()
         wanted = self._config.candidates(context.budget, RETRIEVAL)

@@ -20,6 +20,7 @@ from model.acquisition.base import (
     RankingContext,
     StrategyConfig,
     first_by,
+    in_task_order,
     require_columns,
     require_detections,
     sorted_by_informativeness,
@@ -97,9 +98,8 @@ class Huale:
 
     def rank(self, measurements: pl.DataFrame, context: RankingContext, labelled: pl.DataFrame | None = None) -> Ranked:
         """Candidates first. Fitted: the range of every metric among them, and the entropy that made them so."""
-        require_columns(measurements, ["task_id"])
+        measurements = in_task_order(measurements)
         require_columns(measurements, [*METRICS, "boxes_of_views", "entropy"], nullable=True)
-        measurements = measurements.sort("task_id")  # rounding depends on a row's position, by the last bit
         seen = measurements.filter(pl.col("boxes_of_views") > 0)
         low, high = [0.0] * len(METRICS), [0.0] * len(METRICS)
         if seen.height:

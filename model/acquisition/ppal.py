@@ -20,9 +20,9 @@ from model.acquisition.base import (
     RankingContext,
     StrategyConfig,
     first_by,
+    in_task_order,
     require_columns,
     require_detections,
-    require_tasks,
     sorted_by_informativeness,
 )
 from model.acquisition.embedding import projected
@@ -105,7 +105,7 @@ class Ppal:
 
     def rank(self, measurements: pl.DataFrame, context: RankingContext, labelled: pl.DataFrame | None = None) -> Ranked:
         """The budget's medoids of the candidates first, by uncertainty; nothing has to be fitted."""
-        require_tasks(measurements)
+        measurements = in_task_order(measurements)
         require_columns(measurements, self.candidate_columns(context), nullable=True)
         values = self.informativeness(measurements, context, {}).to_numpy().copy()
         table = measurements.select("task_id", "boxes", *self.candidate_columns(context)).with_row_index("row")
