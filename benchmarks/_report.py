@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import math
 import os
-import platform
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from rich.table import Table
 
 from al_backend.cli_output import result_console
+from model.simulation.environment import hardware, versions
 
 _PACKAGES = ("torch", "ultralytics", "numpy", "polars", "redis", "rq", "flask", "gunicorn", "label-studio-sdk")
 _ROOT = Path(__file__).resolve().parent.parent
@@ -100,8 +98,8 @@ def document(name: str, outcome: Outcome, *, quick: bool, load_before: Sequence[
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),
         "quick": quick,
-        "hardware": {**hardware(), "load_before": [round(value, 2) for value in load_before]},
-        "versions": versions(),
+        "hardware": {**_hardware(), "load_before": [round(value, 2) for value in load_before]},
+        "versions": versions(_PACKAGES),
         "results": outcome.results,
         "goals": [asdict(goal) for goal in outcome.goals],
         "notes": outcome.notes,
@@ -148,43 +146,15 @@ def commit() -> str | None:
     return head + ("+" if changed else "")
 
 
-def hardware() -> dict[str, Any]:
-    """Processor, cores, memory and GPU of this machine."""
-    import torch
-
-    return {
-        "processor": _processor(),
-        "cores": psutil.cpu_count(logical=False),
-        "threads": psutil.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
-        "system": platform.platform(terse=True),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Python and the packages that decide about speed."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+def _hardware() -> dict[str, Any]:
+    found = hardware()
+    gpus = found.pop("gpus")
+    return {**found, "gpu": gpus[0] if gpus else None}
 
 
 def _git(*arguments: str) -> str:
     answer = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, timeout=10, check=True)
     return answer.stdout.strip()
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:

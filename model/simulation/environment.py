@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-_PACKAGES = ("al-backend", "torch", "torchvision", "ultralytics", "numpy", "polars", "faster-coco-eval")
+PACKAGES = ("al-backend", "torch", "torchvision", "ultralytics", "numpy", "polars", "faster-coco-eval")
 
 
-def versions() -> dict[str, str]:
-    """Python and the packages that decide about results."""
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Python and those of the packages that are installed; by default the ones that decide about results."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
