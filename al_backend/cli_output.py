@@ -119,11 +119,13 @@ def command_output(given: Mapping[str, Any], *, as_json: bool = False, **options
         options: settings that the command's own options override; None keeps the environment's.
     """
     from al_backend.errors import BackendError, ConfigError
+    from al_backend.masking import protect_logs
     from al_backend.settings import load_settings
     from model.errors import ModelError
 
     try:
         settings = load_settings(**given, **{name: value for name, value in options.items() if value is not None})
+        protect_logs(settings)
         _configure_logging(settings.log_level)
     except ConfigError as error:
         _complain(str(error), as_json)
@@ -145,8 +147,10 @@ def command_output(given: Mapping[str, Any], *, as_json: bool = False, **options
 
 
 def print_json(document: Any) -> None:
-    """Print one JSON document on stdout."""
-    sys.stdout.write(json.dumps(to_plain(document), indent=2, ensure_ascii=False, default=str) + "\n")
+    """Print one JSON document on stdout; no secret of the settings is in it."""
+    from al_backend.masking import masked
+
+    sys.stdout.write(masked(json.dumps(to_plain(document), indent=2, ensure_ascii=False, default=str)) + "\n")
 
 
 def to_plain(document: Any) -> Any:
@@ -161,6 +165,9 @@ def to_plain(document: Any) -> Any:
 
 
 def _complain(sentence: str, as_json: bool) -> None:
+    from al_backend.masking import masked
+
+    sentence = masked(sentence)
     if as_json:
         print_json({"error": sentence})
     else:

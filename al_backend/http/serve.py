@@ -15,6 +15,7 @@ from gunicorn.app.base import BaseApplication
 
 from al_backend.errors import BackendError, ConfigError
 from al_backend.http.auth import check_auth_settings
+from al_backend.masking import masked, protect_logs
 from al_backend.settings import Settings, load_settings
 
 _METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -116,10 +117,11 @@ def main() -> int:
     """Serve with the settings of the environment; the exit status is 0, or 1 after an error."""
     try:
         settings = load_settings()
+        protect_logs(settings)
         logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         serve(settings)
     except BackendError as error:
-        print(error, file=sys.stderr)
+        print(masked(str(error)), file=sys.stderr)
         return 1
     return 0
 

@@ -23,6 +23,7 @@ from al_backend.jobs.context import Context
 from al_backend.jobs.liveness import living_worker, remembers
 from al_backend.jobs.queues import QueueName
 from al_backend.jobs.rq_workers import FreshWorker, WarmWorker
+from al_backend.masking import masked, protect_logs
 from al_backend.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ def main(arguments: Sequence[str]) -> int:
     """`python -m al_backend.jobs.workers predict,score`: one worker process, settings from the environment."""
     try:
         settings = load_settings()
+        protect_logs(settings)
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         names = [QueueName(name) for argument in arguments for name in argument.split(",")]
         run_worker(settings, names)
@@ -117,7 +119,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{error}; queues are {', '.join(name.value for name in QueueName)}.", file=sys.stderr)
         return 2
     except BackendError as error:
-        print(error, file=sys.stderr)
+        print(masked(str(error)), file=sys.stderr)
         return 1
     return 0
 

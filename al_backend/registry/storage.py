@@ -22,6 +22,7 @@ from fsspec.implementations.local import LocalFileSystem
 from typing_extensions import override
 
 from al_backend.errors import RegistryError
+from al_backend.masking import masked, masked_url
 
 LOCK_SECONDS = 60.0
 TEMPORARY = ".tmp-"
@@ -82,7 +83,7 @@ class Storage(ABC):
         except RegistryError:
             raise
         except Exception as error:  # each fsspec driver raises errors of its own, not only OSError
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            reason = masked(getattr(error, "strerror", None) or str(error) or type(error).__name__)
             raise RegistryError(
                 f"Cannot {action} {path or 'anything'} in the registry at {self.location}: {reason}. "
                 "Check that MODEL_DIR names a place that this process may read and write, and that it is not full."
@@ -209,7 +210,7 @@ class RemoteStorage(Storage):
     def __init__(self, fs: fsspec.AbstractFileSystem, root: str, location: str) -> None:
         self.fs = fs
         self.root = root.rstrip("/")
-        self.location = location
+        self.location = masked_url(location)  # it is printed, and some drivers take a password in it
         self._guard = threading.RLock()
 
     def _full(self, path: str) -> str:
@@ -301,8 +302,10 @@ def open_storage(location: str) -> Storage:
     """
     try:
         fs, root = fsspec.url_to_fs(location)
-    except (ImportError, ValueError) as error:
-        raise RegistryError(f"MODEL_DIR is {location!r}, which cannot be opened: {error}") from error
+    except Exception as error:  # a missing driver, a wrong address, or one that the driver tried and gave up
+        raise RegistryError(
+            f"MODEL_DIR is {masked_url(location)!r}, which cannot be opened: {masked(str(error))}"
+        ) from error
     return LocalStorage(Path(root)) if isinstance(fs, LocalFileSystem) else RemoteStorage(fs, root, location)
 
 
