@@ -26,6 +26,7 @@ from al_backend.settings import LearningSettings
 from model.data.dataset import DetectionDataset, LabelledImage
 from model.detectors.base import Detector
 from model.detectors.factory import create, find_base, load, resolve_device
+from model.detectors.several_devices import fit_on
 from model.errors import NotEnoughLabels
 from model.training.config import Progress, TrainingConfig
 from model.training.evaluation import Evaluation, evaluate
@@ -46,7 +47,7 @@ def train(project_id: int, from_scratch: bool) -> str:
     """
     die_with_parent()
     with job_running() as here:
-        if resolve_device(here.settings.device) == "cpu":
+        if resolve_device(here.settings.training_devices[0]) == "cpu":
             os.nice(_NICENESS)  # the web server and the inference worker share these cores
         try:
             return _train(here, project_id, from_scratch)
@@ -97,7 +98,9 @@ def _fit_and_register(
     parent = None if active is None else registry.version(project_id, active.version)
     state = here.settings.data_dir / "trainings" / str(project_id)
     detector = _starting_point(here, project_id, settings, labels.train.classes, parent, from_scratch)
-    report = detector.fit(
+    detector, report = fit_on(
+        here.settings.training_devices,
+        detector,
         labels.train,
         labels.validation if len(labels.validation) else None,
         TrainingConfig(
@@ -109,7 +112,7 @@ def _fit_and_register(
         ),
         _reporter(),
     )
-    made = train_autoencoder(settings, labels, resolve_device(here.settings.device), _reporter())
+    made = train_autoencoder(settings, labels, resolve_device(here.settings.training_devices[0]), _reporter())
     report_progress(phase="evaluate", iteration=0, iterations=1)
     candidate = evaluate(detector, labels.validation)
     baseline = None if parent is None else _evaluate_version(here, project_id, parent, labels.validation)
@@ -161,14 +164,14 @@ def _starting_point(
     """The parent version for fine-tuning, else the base checkpoint: also when the architecture was changed."""
     if parent is not None and not from_scratch and parent.detector == settings.detector:
         folder = here.registry.fetch_version(project_id, parent.name)
-        detector = load(folder, device=here.settings.device)
+        detector = load(folder, device=here.settings.training_devices[0])
         detector.image_size = settings.image_size
         return detector
     return create(
         settings.detector,
         classes,
         image_size=settings.image_size,
-        device=here.settings.device,
+        device=here.settings.training_devices[0],
         base=find_base(settings.detector, here.registry.base_folder),
         seed=settings.seed,
     )
@@ -176,7 +179,7 @@ def _starting_point(
 
 def _evaluate_version(here: Context, project_id: int, version: Version, validation: DetectionDataset) -> Evaluation:
     """A former version on today's held-out images, in terms of the classes that it knows."""
-    detector = load(here.registry.fetch_version(project_id, version.name), device=here.settings.device)
+    detector = load(here.registry.fetch_version(project_id, version.name), device=here.settings.training_devices[0])
     return evaluate(detector, with_classes(validation, version.classes))
 
 
