@@ -10,6 +10,7 @@ from al_backend.cycle import (
     MAX_ATTEMPTS,
     Attempt,
     Choose,
+    Promote,
     Publish,
     RankingState,
     Repoint,
@@ -224,3 +225,9 @@ def test_the_validation_split_is_stable_and_of_the_right_size() -> None:
     assert 1_800 < len(chosen) < 2_200
     assert chosen != {task for task in range(10_000) if is_validation(task, 0.2, seed=1)}
     assert chosen <= {task for task in range(10_000) if is_validation(task, 0.3, seed=0)}
+
+
+def test_a_version_that_was_never_promoted_comes_before_everything_else() -> None:
+    state = State(active=None, trained_on=trained(1), versions=(V1,), unpromoted=V1)
+    assert decide(snapshot(labels=labels(9)), state, SETTINGS) == [Promote(V1)]
+    assert Promote(V1) not in decide(snapshot(), replace(state, training=True), SETTINGS)  # it may be about to

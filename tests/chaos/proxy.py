@@ -1,4 +1,4 @@
-"""An HTTP proxy that stands before Label Studio and, while it is told to, does what bad networks and full servers do."""
+"""An HTTP proxy that stands before Label Studio and, when told to, does what bad networks and full servers do."""
 
 from __future__ import annotations
 

@@ -144,10 +144,9 @@ class Stage:
             self.label_studio.start()
         if self.backend.pid is None:
             self._start_backend()
-        self.log(
-            f"quiet; {self.annotator.submitted} annotations, {self.annotator.failed} attempts failed; troubled requests: "
-            f"{ {trouble.name: count for trouble, count in self.proxy.troubled.items()} }"
-        )
+        troubled = ", ".join(f"{count} {trouble.name}" for trouble, count in self.proxy.troubled.items())
+        annotator = self.annotator
+        self.log(f"quiet; {annotator.submitted} annotations, {annotator.failed} attempts failed; troubled: {troubled}")
 
     def processes(self) -> list[psutil.Process]:
         """Everything that was ever started for this backend and still lives, by the environment that it was given."""
