@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 
 from al_backend.child_process import die_with_parent
 from al_backend.cycle import Snapshot
@@ -65,6 +63,7 @@ def _train(here: Context, project_id: int, from_scratch: bool) -> str:
     started_at = now()
     watch = TrainingWatch(here.registry, project_id, decided_at() or started_at)
     watch.check()
+    here.registry.cleanup(project_id)  # what killed trainings have left half-written
     report_progress(phase="labels", iteration=0, iterations=1)
     config = parse_labeling_config(here.label_studio.project(project_id).label_config)
     tasks = sorted(here.label_studio.labelled_tasks(project_id), key=lambda task: task.id)
@@ -143,7 +142,7 @@ def _fit_and_register(
         created_at=now(),
         snapshot_at=started_at,
         parent=None if parent is None else parent.name,
-        labels={str(task): value for task, value in labels.digests.items()},
+        labels={str(task): value for task, value in labels.used.items()},
         label_counts={label: int(count) for label, count in zip(labels.train.classes, counts, strict=True)},
         train_images=len(labels.train),
         validation_images=len(labels.validation),
@@ -155,13 +154,17 @@ def _fit_and_register(
         problems=(*labels.train.problems, *labels.validation.problems, *report.skipped),
         autoencoder=None if made is None else made[1].as_dict(),
     )
-    with tempfile.TemporaryDirectory(prefix="al-version-") as folder:
-        detector.save(Path(folder))
-        if made is not None:
-            made[0].save(Path(folder), made[1].as_dict())
-        watch.check(always=True)  # the last moment in which it can be stopped
-        registry.add_version(version, Path(folder))
-    shutil.rmtree(state, ignore_errors=True)  # a leftover harms nobody: it fits no other training
+    # Not in the system's folder for temporary files: there a killed training's weights would stay for good.
+    folder = state.with_name(f"{project_id}-version")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    detector.save(folder)
+    if made is not None:
+        made[0].save(folder, made[1].as_dict())
+    watch.check(always=True)  # the last moment in which it can be stopped
+    registry.add_version(version, folder)
+    for leftover in (folder, state):
+        shutil.rmtree(leftover, ignore_errors=True)  # a leftover harms nobody: it fits no other training
     if verdict.promoted:
         registry.promote(project_id, name, reason=verdict.reason)
     logger.info(
