@@ -15,6 +15,7 @@ from al_backend.jobs.context import Context, job_running
 from al_backend.jobs.liveness import remembers
 from al_backend.jobs.locks import exclusive
 from al_backend.jobs.observe import LabelMemory, observe, read_state
+from al_backend.jobs.observed import note_observation
 from al_backend.jobs.perform import perform
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,9 @@ def _reconcile(here: Context, project_id: int) -> list[str]:
         look_later(here.queues, project_id, "Redis was empty a moment ago")
         return []
     settings = here.learning(project_id)
-    decided = cycle.decide(seen.snapshot, read_state(here, project_id), settings)
+    state = read_state(here, project_id)
+    decided = cycle.decide(seen.snapshot, state, settings)
+    note_observation(here, project_id, seen, state, settings)
     return [perform(here, project_id, action, seen, settings) for action in decided]
 
 
