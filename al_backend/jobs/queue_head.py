@@ -57,7 +57,7 @@ def pool_summary(complete: pl.DataFrame) -> dict[str, Any]:
     boxes: Counter[str] = Counter()
     without = 0
     for text in readable["regions"]:
-        labels = [label for region in json.loads(text) for label in region["value"]["rectanglelabels"]]
+        labels = _labels(text)
         boxes.update(labels)
         without += not labels
     unreadable = complete.filter(pl.col("error").is_not_null()).sort("task_id")
@@ -75,7 +75,10 @@ def _class_weight(ranking: Ranking, regions: pl.Series) -> pl.Series:
     weight = dict(zip(names, class_weights(ranking.context["label_counts"]).tolist(), strict=True))
     values: list[float | None] = []
     for text in regions:
-        found = [weight.get(label) for region in json.loads(text) for label in region["value"]["rectanglelabels"]]
-        known = [value for value in found if value is not None]
+        known = [weight[label] for label in _labels(text) if label in weight]
         values.append(sum(known) / len(known) if known else None)
     return pl.Series(CLASS_WEIGHT, values, pl.Float64)
+
+
+def _labels(regions: str) -> list[str]:
+    return [label for region in json.loads(regions) for label in region.get("value", {}).get("rectanglelabels", ())]

@@ -67,7 +67,7 @@ def quality(
     classes: Sequence[str],
     found_classes: Sequence[str] | None = None,
 ) -> Interval:
-    """mAP at IoU 0.5, and from 0.5 to 0.95, of the images as they are: what `evaluation.score` says, counted here."""
+    """The mAP at IoU 0.5, and from 0.5 to 0.95, of the images as they are: as `evaluation.score`, counted here."""
     once = _quality(_matched(truth, found, classes, found_classes or classes), np.ones(len(truth)))
     return float(once[0]), float(once[1])
 

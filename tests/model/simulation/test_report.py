@@ -27,9 +27,7 @@ def test_a_page_that_needs_nothing_else() -> None:
     assert page.startswith("<!DOCTYPE html>")
     assert not re.search(r"(src|href)=\"(?!#)", page)
     assert "http" not in page
-    assert not re.search(r"<svg[^>]*>.*style=", page, re.DOTALL), (
-        "a style attribute would be refused by a strict policy"
-    )
+    assert not re.search(r"<svg[^>]*>.*style=", page, re.DOTALL), "a strict policy refuses style attributes"
     names = re.findall(r' id="([^"]+)"', page)
     assert len(names) == len(set(names)), "two drawings share the names of their parts"
     assert "300 labels instead of 400" in page
