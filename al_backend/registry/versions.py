@@ -44,6 +44,18 @@ class VersionShelf(Shelf):
         found = [manifest.version for manifest in manifests if manifest is not None]
         return sorted(found, key=lambda version: (version.number, version.name))
 
+    def version_names(self, project: int) -> list[str]:
+        """Names of the whole versions of a project, without reading them."""
+        return [name for name in self._version_folders(project) if self._is_whole(project, name)]
+
+    def version_size(self, project: int, name: str) -> int:
+        """Bytes of all files of a version.
+
+        Raises:
+            VersionNotFound: there is none of that name.
+        """
+        return sum(file.size for file in self._existing(project, name).files.values())
+
     def version(self, project: int, name: str) -> Version:
         """One version.
 
