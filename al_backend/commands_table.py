@@ -37,7 +37,8 @@ def commands_page() -> str:
 def _section(name: str, command: Any) -> str:
     arguments = "".join(f" {_argument(item)}" for item in command.params if item.param_type_name == "argument")
     options = " [OPTIONS]" if any(item.param_type_name == "option" for item in command.params) else ""
-    return f"## {name}\n\n`al-backend {name}{arguments}{options}`\n\n{command.help}\n\n{_table(command.callback, command.params)}"
+    usage = f"`al-backend {name}{arguments}{options}`"
+    return "\n\n".join([f"## {name}", usage, command.help, _table(command.callback, command.params)])
 
 
 def _table(function: Callable[..., Any], parameters: Iterable[Any]) -> str:

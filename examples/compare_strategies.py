@@ -1,7 +1,7 @@
 """Compare two strategies on a COCO file, its labels withheld: `python examples/compare_strategies.py ANNOTATIONS.json`.
 
-The same as `al-backend simulate` in its shortest form, with nothing but `model/`. A run that was stopped goes on where it
-was.
+The same as `al-backend simulate` in its shortest form, with nothing but `model/`. A run that was stopped goes on where
+it was.
 """
 
 from __future__ import annotations

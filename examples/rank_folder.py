@@ -1,4 +1,4 @@
-"""Rank a folder of images by what they would teach a trained detector: `python examples/rank_folder.py IMAGES DETECTOR`.
+"""Rank a folder of images by what they would teach a detector: `python examples/rank_folder.py IMAGES DETECTOR`.
 
 DETECTOR is a folder with weights.safetensors and detector.json, as every version of the backend has one. Nothing but
 `model/` is used: no Label Studio, no server.
