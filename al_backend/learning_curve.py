@@ -18,12 +18,12 @@ def learning_curve(versions: Sequence[Version]) -> list[tuple[int, float]]:
     curve: list[tuple[int, float]] = []
     for version in newest_first:
         newest = newest_first[0]
-        fewer = not curve or len(version.labels) <= curve[-1][0]
+        fewer = not curve or version.images_labelled <= curve[-1][0]
         if (version.detector, version.classes) != (newest.detector, newest.classes) or not fewer:
             break
         quality = (version.metrics or {}).get("map50")
         if quality is not None:
-            curve.append((len(version.labels), float(quality)))
+            curve.append((version.images_labelled, float(quality)))
     return curve[::-1]
 
 
