@@ -140,6 +140,14 @@ class State:
     rank_cancelled_at: datetime | None = None
     ranking_cancelled: bool = False
     """Whether a person cancelled the active version's newest ranking; `ranking` is then the published one, if any."""
+    unpromoted: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """Make a version active that passed the gate, whose training was killed before it could."""
+
+    version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +211,7 @@ class Retire:
     predictions: tuple[int, ...] = field(default=())
 
 
-Action = Train | StartRanking | ScoreShards | Choose | Publish | ScoreNew | Repoint | Retire
+Action = Promote | Train | StartRanking | ScoreShards | Choose | Publish | ScoreNew | Repoint | Retire
 
 
 def decide(snapshot: Snapshot, state: State, settings: LearningSettings) -> list[Action]:
@@ -211,6 +219,8 @@ def decide(snapshot: Snapshot, state: State, settings: LearningSettings) -> list
 
     Calling it again with the same facts gives the same answer; work that is waiting or running is not asked for twice.
     """
+    if state.unpromoted is not None and not state.training:
+        return [Promote(state.unpromoted)]  # everything else depends on which version is active
     actions: list[Action] = []
     training = _training(snapshot, state, settings)
     if training is not None:

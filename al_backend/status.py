@@ -92,6 +92,10 @@ def unreadable(registry: Registry, project_id: int, active: Version | None) -> l
     return [{"task": task, "reason": reason} for task, reason in bad.select("task_id", "error").iter_rows()]
 
 
+def _trains(live: dict[str, Any], project_id: int) -> bool:
+    return any(job["project"] == project_id and job["kind"] == "train" for job in live["jobs"])
+
+
 def _labels(
     labels: dict[int, str],
     newest: TrainedOn | None,
@@ -220,6 +224,11 @@ def _notes(
     if attempt is not None and attempt.error is not None:
         again = "label more images or run `al-backend train`" if attempt.count >= MAX_ATTEMPTS else "it is tried again"
         notes.append(f"The last training failed ({attempt.error}); {again}.")
+    elif attempt is not None and attempt.count >= MAX_ATTEMPTS and missing == 0 and not _trains(live, project.id):
+        notes.append(
+            f"{attempt.count} trainings of the same labels were started and none used them all; killed, maybe for want "
+            "of memory, or images could not be had. Label more images or run `al-backend train`."
+        )
     idle = [name.value for name in QueueName if not live["queues"][name.value]["workers"]]
     if idle:
         notes.append(f"No worker takes the queues {', '.join(idle)}; start `al-backend worker` or `al-backend up`.")

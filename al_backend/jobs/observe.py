@@ -23,7 +23,7 @@ from al_backend.jobs.strategies import looks_closer, strategy_of
 from al_backend.labelstudio.client import LabelStudio, Task
 from al_backend.labelstudio.codec import choose_annotation, label_digest
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
-from al_backend.registry import Phase, Ranking, Version
+from al_backend.registry import ActivePointer, Phase, Ranking, Version
 
 
 class LabelMemory:
@@ -150,7 +150,16 @@ def read_state(here: Context, project_id: int) -> cycle.State:
         train_cancelled=cancelled_training(registry, project_id),
         rank_cancelled_at=None if rank_cancelled is None else rank_cancelled.at,
         ranking_cancelled=current.cancelled is not None,
+        unpromoted=_unpromoted(versions, active),
     )
+
+
+def _unpromoted(versions: list[Version], active: ActivePointer | None) -> str | None:
+    """The newest version, if the gate let it pass and the pointer has not moved since."""
+    newest = max(versions, key=lambda version: version.number, default=None)
+    if newest is None or not newest.gate.promoted:
+        return None
+    return newest.name if active is None or active.changed_at < newest.created_at else None
 
 
 def _ranking_state(here: Context, project_id: int, current: Ranking, *, published: bool) -> cycle.RankingState:

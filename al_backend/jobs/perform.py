@@ -8,6 +8,7 @@ import polars as pl
 
 from al_backend import cycle
 from al_backend.inference import image_value
+from al_backend.jobs.client import look_later
 from al_backend.jobs.context import Context, job_name
 from al_backend.jobs.current import cancelled_ranking, newest_ranking
 from al_backend.jobs.documents import RANK_REQUEST, THROUGHPUT, now, requested_at
@@ -54,6 +55,11 @@ def perform(
     queues = here.queues
     pool, config = seen.pool, seen.config
     meta = {"project": project_id}
+    if isinstance(action, cycle.Promote):
+        verdict = here.registry.version(project_id, action.version).gate
+        here.registry.promote(project_id, action.version, reason=verdict.reason)
+        look_later(queues, project_id, f"{action.version} is active")
+        return f"promoting {action.version}, whose training ended before it did"
     if isinstance(action, cycle.Train):
         ensure_job(
             queues,

@@ -12,14 +12,16 @@ import numpy as np
 import polars as pl
 
 from al_backend import logs, metrics
+from al_backend.errors import BackendError
 from al_backend.inference import Outcome
 from al_backend.jobs import telemetry
 from al_backend.jobs.candidates import readable_and_labelled
 from al_backend.jobs.client import enqueue_reconcile, look_later
-from al_backend.jobs.context import Context, job_running
+from al_backend.jobs.context import Context, job_name, job_running
 from al_backend.jobs.current import is_cancelled
 from al_backend.jobs.current import newest_ranking as newest_ranking
 from al_backend.jobs.documents import THROUGHPUT, published_model_version
+from al_backend.jobs.patience import may_try_again
 from al_backend.jobs.strategies import strategy_of
 from al_backend.labelstudio.codec import to_regions
 from al_backend.labelstudio.labeling_config import LabelingConfig
@@ -63,7 +65,11 @@ def score_shard(project_id: int, ranking_id: str, index: int, closer: bool = Fal
         tasks = everything.filter(pl.col("shard") == index)
         items = list(zip(tasks["task_id"].to_list(), tasks["image"].to_list(), strict=True))
         started = time.monotonic()
-        frame = _measure(here, ranking, items, closer=closer)
+        frame, postponed = _measure(here, ranking, items, closer=closer)
+        if postponed and may_try_again(
+            here.queues.connection, job_name("shard", project_id, ranking_id, phase.value, index)
+        ):
+            raise BackendError(f"{_some_images(postponed)} The shard is measured again at the next look.")
         if closer:
             frame = frame.with_columns(tasks["labelled"])
         registry.write_shard(project_id, ranking_id, index, frame, phase)
@@ -92,8 +98,14 @@ def score_new(project_id: int, ranking_id: str, items: list[tuple[int, str | Non
         if not items:
             return 0
         started = time.monotonic()
-        frame = place_measured(here, ranking, _measure(here, ranking, items, closer=True))
+        measured, postponed = _measure(here, ranking, items, closer=True)
         _count(here, project_id, len(items), time.monotonic() - started)
+        later = [
+            task
+            for task in postponed
+            if may_try_again(here.queues.connection, job_name("late", project_id, ranking_id, task))
+        ]
+        frame = place_measured(here, ranking, measured.filter(~pl.col("task_id").is_in(later)))
         # Kept beside the ranking's shards, under an index of its own, so that `status` knows the reasons of failures.
         here.registry.write_shard(project_id, ranking_id, ranking.shards + items[0][0], _as_in_pool(ranking, frame))
         report = here.label_studio.import_predictions(
@@ -109,7 +121,7 @@ def score_new(project_id: int, ranking_id: str, items: list[tuple[int, str | Non
 
 def measure_live(here: Context, ranking: Ranking, items: list[tuple[int, str | None]]) -> pl.DataFrame:
     """Measurements and order scores of tasks that Label Studio asks for one by one."""
-    return place_measured(here, ranking, _measure(here, ranking, items, closer=True))
+    return place_measured(here, ranking, _measure(here, ranking, items, closer=True)[0])
 
 
 def order(here: Context, ranking: Ranking) -> pl.DataFrame:
@@ -190,8 +202,10 @@ def _as_in_pool(ranking: Ranking, placed: pl.DataFrame) -> pl.DataFrame:
     return placed.drop("order_score", *strategy.candidate_columns(context))
 
 
-def _measure(here: Context, ranking: Ranking, items: Sequence[tuple[int, str | None]], *, closer: bool) -> pl.DataFrame:
-    """One row per task: task_id, the strategy's measurements, regions (JSON text), error.
+def _measure(
+    here: Context, ranking: Ranking, items: Sequence[tuple[int, str | None]], *, closer: bool
+) -> tuple[pl.DataFrame, dict[int, str]]:
+    """One row per task (task_id, the strategy's measurements, regions as JSON text, error), and the passing errors.
 
     Args:
         here: of this process.
@@ -202,14 +216,22 @@ def _measure(here: Context, ranking: Ranking, items: Sequence[tuple[int, str | N
     strategy, context = strategy_of(ranking)
     config = here.labeling_config(ranking.project)
     threshold = ranking.strategy["measure_threshold"]
-    rows = [
-        _row(outcome, strategy, context, config, ranking, closer)
-        for outcome in here.inference.detect(
-            ranking.project, ranking.version, items, views=_views(strategy, closer), min_score=threshold
-        )
-    ]
+    rows: list[dict[str, Any]] = []
+    postponed: dict[int, str] = {}
+    for outcome in here.inference.detect(
+        ranking.project, ranking.version, items, views=_views(strategy, closer), min_score=threshold
+    ):
+        rows.append(_row(outcome, strategy, context, config, ranking, closer))
+        if outcome.passing:
+            postponed[outcome.task_id] = str(outcome.error)
     measured = strategy.columns(context) | (strategy.candidate_columns(context) if closer else {})
-    return pl.DataFrame(rows, schema={"task_id": pl.Int64, **measured, "regions": pl.String, "error": pl.String})
+    schema: dict[str, Any] = {"task_id": pl.Int64, **measured, "regions": pl.String, "error": pl.String}
+    return pl.DataFrame(rows, schema=schema), postponed
+
+
+def _some_images(postponed: dict[int, str]) -> str:
+    task, reason = next(iter(postponed.items()))
+    return f"{len(postponed)} images cannot be had at present, the first is that of task {task}: {reason}"
 
 
 def _views(strategy: Strategy, closer: bool) -> tuple[View, ...]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 
 from al_backend import logs, metrics
 from al_backend.child_process import die_with_parent
@@ -29,6 +27,7 @@ from al_backend.settings import LearningSettings
 from model.data.dataset import DetectionDataset, LabelledImage
 from model.detectors.base import Detector
 from model.detectors.factory import create, find_base, load, resolve_device
+from model.detectors.several_devices import fit_on
 from model.errors import NotEnoughLabels, TrainingCancelled
 from model.training.config import Progress, TrainingConfig
 from model.training.evaluation import Evaluation, evaluate
@@ -50,7 +49,7 @@ def train(project_id: int, from_scratch: bool) -> str:
     """
     die_with_parent()
     with job_running() as here:
-        if resolve_device(here.settings.device) == "cpu":
+        if resolve_device(here.settings.training_devices[0]) == "cpu":
             os.nice(_NICENESS)  # the web server and the inference worker share these cores
         try:
             return _train(here, project_id, from_scratch)
@@ -74,6 +73,7 @@ def _train(here: Context, project_id: int, from_scratch: bool) -> str:
     started_at = now()
     watch = TrainingWatch(here.registry, project_id, decided_at() or started_at)
     watch.check()
+    here.registry.cleanup(project_id)  # what killed trainings have left half-written
     report_progress(phase="labels", iteration=0, iterations=1)
     config = parse_labeling_config(here.label_studio.project(project_id).label_config)
     tasks = sorted(here.label_studio.labelled_tasks(project_id), key=lambda task: task.id)
@@ -125,7 +125,9 @@ def _fit_and_register(
     parent = None if active is None else registry.version(project_id, active.version)
     state = here.settings.data_dir / "trainings" / str(project_id)
     detector = _starting_point(here, project_id, settings, labels.train.classes, parent, from_scratch)
-    report = detector.fit(
+    detector, report = fit_on(
+        here.settings.training_devices,
+        detector,
         labels.train,
         labels.validation if len(labels.validation) else None,
         TrainingConfig(
@@ -137,7 +139,7 @@ def _fit_and_register(
         ),
         _reporter(watch),
     )
-    made = train_autoencoder(settings, labels, resolve_device(here.settings.device), _reporter(watch))
+    made = train_autoencoder(settings, labels, resolve_device(here.settings.training_devices[0]), _reporter(watch))
     report_progress(phase="evaluate", iteration=0, iterations=1)
     candidate = evaluate(detector, labels.validation)
     baseline = None if parent is None else _evaluate_version(here, project_id, parent, labels.validation)
@@ -152,7 +154,7 @@ def _fit_and_register(
         created_at=now(),
         snapshot_at=started_at,
         parent=None if parent is None else parent.name,
-        labels={str(task): value for task, value in labels.digests.items()},
+        labels={str(task): value for task, value in labels.used.items()},
         label_counts={label: int(count) for label, count in zip(labels.train.classes, counts, strict=True)},
         train_images=len(labels.train),
         validation_images=len(labels.validation),
@@ -164,13 +166,17 @@ def _fit_and_register(
         problems=(*labels.train.problems, *labels.validation.problems, *report.skipped),
         autoencoder=None if made is None else made[1].as_dict(),
     )
-    with tempfile.TemporaryDirectory(prefix="al-version-") as folder:
-        detector.save(Path(folder))
-        if made is not None:
-            made[0].save(Path(folder), made[1].as_dict())
-        watch.check(always=True)  # the last moment in which it can be stopped
-        registry.add_version(version, Path(folder))
-    shutil.rmtree(state, ignore_errors=True)  # a leftover harms nobody: it fits no other training
+    # Not in the system's folder for temporary files: there a killed training's weights would stay for good.
+    folder = state.with_name(f"{project_id}-version")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    detector.save(folder)
+    if made is not None:
+        made[0].save(folder, made[1].as_dict())
+    watch.check(always=True)  # the last moment in which it can be stopped
+    registry.add_version(version, folder)
+    for leftover in (folder, state):
+        shutil.rmtree(leftover, ignore_errors=True)  # a leftover harms nobody: it fits no other training
     if verdict.promoted:
         registry.promote(project_id, name, reason=verdict.reason)
     _count(here, project_id, "promoted" if verdict.promoted else "refused")
@@ -191,14 +197,14 @@ def _starting_point(
     """The parent version for fine-tuning, else the base checkpoint: also when the architecture was changed."""
     if parent is not None and not from_scratch and parent.detector == settings.detector:
         folder = here.registry.fetch_version(project_id, parent.name)
-        detector = load(folder, device=here.settings.device)
+        detector = load(folder, device=here.settings.training_devices[0])
         detector.image_size = settings.image_size
         return detector
     return create(
         settings.detector,
         classes,
         image_size=settings.image_size,
-        device=here.settings.device,
+        device=here.settings.training_devices[0],
         base=find_base(settings.detector, here.registry.base_folder),
         seed=settings.seed,
     )
@@ -206,7 +212,7 @@ def _starting_point(
 
 def _evaluate_version(here: Context, project_id: int, version: Version, validation: DetectionDataset) -> Evaluation:
     """A former version on today's held-out images, in terms of the classes that it knows."""
-    detector = load(here.registry.fetch_version(project_id, version.name), device=here.settings.device)
+    detector = load(here.registry.fetch_version(project_id, version.name), device=here.settings.training_devices[0])
     return evaluate(detector, with_classes(validation, version.classes))
 
 
