@@ -141,6 +141,9 @@ class Settings(LearningSettings, BaseSettings):
     workers: int = Field(1, ge=1, validation_alias=AliasChoices("WORKERS"), description="Web server processes.")
     threads: int = Field(8, ge=1, validation_alias=AliasChoices("THREADS"), description="Threads per web process.")
     log_level: str = Field("INFO", validation_alias=AliasChoices("LOG_LEVEL"), description="DEBUG to ERROR.")
+    log_format: Literal["text", "json"] = Field(
+        "text", validation_alias=AliasChoices("LOG_FORMAT"), description="For people, or one JSON object a line."
+    )
     basic_auth_user: str | None = Field(None, validation_alias=AliasChoices("BASIC_AUTH_USER"), description="User.")
     basic_auth_pass: SecretStr | None = Field(
         None, validation_alias=AliasChoices("BASIC_AUTH_PASS"), description="Password."

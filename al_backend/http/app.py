@@ -11,6 +11,7 @@ from al_backend.http import routes_label_studio, routes_operations
 from al_backend.http.auth import install_auth
 from al_backend.http.errors import install_error_handlers
 from al_backend.http.metrics import install_metrics
+from al_backend.http.request_log import install_request_log
 from al_backend.http.services import EXTENSION, Services
 from al_backend.jobs.queues import Queues
 from al_backend.registry import Registry
@@ -47,6 +48,7 @@ def create_app(
     install_error_handlers(app)
     install_metrics(app, here, metrics_folder)  # before auth, so that refused requests are counted
     install_auth(app, settings)
+    install_request_log(app)
     app.register_blueprint(routes_label_studio.blueprint)
     app.register_blueprint(routes_operations.blueprint)
     if settings.webhook_secret and not settings.auth_required:

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
+from al_backend import logs, metrics
 from al_backend.child_process import die_with_parent
 from al_backend.cycle import Snapshot
 from al_backend.gate import judge
+from al_backend.jobs import telemetry
 from al_backend.jobs.autoencoder import train_autoencoder
 from al_backend.jobs.cancel import TrainingWatch
 from al_backend.jobs.client import look_later
@@ -58,9 +60,17 @@ def train(project_id: int, from_scratch: bool) -> str:
                 return _train(here, project_id, from_scratch)
         except TrainingCancelled as error:
             logger.info("%s", error)
+            _count(here, project_id, "cancelled")
             return ""
+        except Exception:
+            _count(here, project_id, "failed")
+            raise
         finally:
             look_later(here.queues, project_id, "a training ended")
+
+
+def _count(here: Context, project_id: int, outcome: str) -> None:
+    telemetry.add(here.queues.connection, metrics.TRAININGS, project=project_id, outcome=outcome)
 
 
 def _train(here: Context, project_id: int, from_scratch: bool) -> str:
@@ -114,6 +124,8 @@ def _fit_and_register(
 ) -> str:
     registry = here.registry
     name, number = registry.next_version_name(project_id, settings.detector, digest)
+    logs.bind(version=name)
+    logger.info("Project %d: training on %d images", project_id, len(labels.train))
     active = registry.active(project_id)
     parent = None if active is None else registry.version(project_id, active.version)
     state = here.settings.data_dir / "trainings" / str(project_id)
@@ -172,6 +184,7 @@ def _fit_and_register(
         shutil.rmtree(leftover, ignore_errors=True)  # a leftover harms nobody: it fits no other training
     if verdict.promoted:
         registry.promote(project_id, name, reason=verdict.reason)
+    _count(here, project_id, "promoted" if verdict.promoted else "refused")
     logger.info(
         "Project %d: %s %s. %s", project_id, name, "promoted" if verdict.promoted else "refused", verdict.reason
     )
