@@ -119,6 +119,9 @@ class Settings(LearningSettings, BaseSettings):
         validation_alias=AliasChoices("LABEL_STUDIO_URL", "LABEL_STUDIO_HOST"),
         description="Where Label Studio answers, with http:// or https://.",
     )
+    label_studio_public_url: str | None = Field(
+        None, description="Where people reach Label Studio, for links of the dashboard; LABEL_STUDIO_URL when unset."
+    )
     label_studio_api_key: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices("LABEL_STUDIO_API_KEY", "LABEL_STUDIO_ACCESS_TOKEN"),

@@ -9,6 +9,7 @@ from flask import Flask
 
 from al_backend.http import routes_label_studio, routes_operations
 from al_backend.http.auth import install_auth
+from al_backend.http.dashboard import install_dashboard
 from al_backend.http.errors import install_error_handlers
 from al_backend.http.metrics import install_metrics
 from al_backend.http.request_log import install_request_log
@@ -51,6 +52,7 @@ def create_app(
     install_request_log(app)
     app.register_blueprint(routes_label_studio.blueprint)
     app.register_blueprint(routes_operations.blueprint)
+    install_dashboard(app, settings)
     if settings.webhook_secret and not settings.auth_required:
         logger.warning(
             "WEBHOOK_SECRET protects /webhook alone, and Start Training will be refused, because Label Studio sends "
