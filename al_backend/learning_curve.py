@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from model.simulation.stopping import StoppingHint, stopping_hint
@@ -21,7 +21,7 @@ class Trained(Protocol):
     def classes(self) -> tuple[str, ...]: ...  # noqa: D102
 
     @property
-    def labels(self) -> Sized: ...  # noqa: D102
+    def images_labelled(self) -> int: ...  # noqa: D102
 
     @property
     def metrics(self) -> Mapping[str, Any] | None: ...  # noqa: D102

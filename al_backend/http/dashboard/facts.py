@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -27,7 +27,7 @@ class VersionFacts:
     """A version without the digest of each of its labels, which may be a hundred thousand.
 
     Attributes:
-        labels: `len` of it is the number of labelled images.
+        images_labelled: tasks whose labels it was made from, held-out ones included.
         seconds: that the training took; None where an older release did not say.
         size: bytes of its files.
         intervals: of mAP by chance of the held-out images, by the metric's name; empty where nobody counted them.
@@ -39,7 +39,7 @@ class VersionFacts:
     classes: tuple[str, ...]
     created_at: datetime
     parent: str | None
-    labels: Sized
+    images_labelled: int
     label_counts: Mapping[str, int]
     train_images: int
     validation_images: int
@@ -99,7 +99,7 @@ class ProjectFacts:
         """Labelled tasks at the last look, else those that the newest version was made from."""
         if self.observed is not None:
             return self.observed.labels
-        return len(self.versions[-1].labels) if self.versions else 0
+        return self.versions[-1].images_labelled if self.versions else 0
 
     @property
     def worth(self) -> StoppingHint | None:
@@ -195,7 +195,7 @@ def _facts(version: Version, size: int) -> VersionFacts:
         classes=version.classes,
         created_at=version.created_at,
         parent=version.parent,
-        labels=range(len(version.labels)),
+        images_labelled=version.images_labelled,
         label_counts=version.label_counts,
         train_images=version.train_images,
         validation_images=version.validation_images,
