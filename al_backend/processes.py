@@ -48,7 +48,9 @@ def run_everything(settings: Settings, *, projects: Sequence[int] = ()) -> None:
         redis_url = redis.url
     environment = {**child_environment(settings), "REDIS_URL": redis_url}
     web = ChildSpec("web", (sys.executable, "-m", "al_backend.http.serve"), environment)
-    supervisor = Supervisor([web, *worker_children(tuple(QueueName), environment)], redis=redis)
+    supervisor = Supervisor(
+        [web, *worker_children(tuple(QueueName), environment)], redis=redis, json_lines=settings.log_format == "json"
+    )
     connecting = _Connecting(settings, projects, redis_url)
 
     def started() -> None:
@@ -69,7 +71,8 @@ def run_workers(settings: Settings, names: Sequence[QueueName]) -> None:
         ConfigError: no Redis answers.
     """
     connect_queues(settings)
-    Supervisor(worker_children(names, child_environment(settings))).run()
+    children = worker_children(names, child_environment(settings))
+    Supervisor(children, json_lines=settings.log_format == "json").run()
 
 
 def worker_children(names: Sequence[QueueName], environment: dict[str, str]) -> list[ChildSpec]:

@@ -128,6 +128,9 @@ class Settings(LearningSettings, BaseSettings):
         validation_alias=AliasChoices("LABEL_STUDIO_URL", "LABEL_STUDIO_HOST"),
         description="Where Label Studio answers, with http:// or https://.",
     )
+    label_studio_public_url: str | None = Field(
+        None, description="Where people reach Label Studio, for links of the dashboard; LABEL_STUDIO_URL when unset."
+    )
     label_studio_api_key: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices("LABEL_STUDIO_API_KEY", "LABEL_STUDIO_ACCESS_TOKEN"),
@@ -140,6 +143,9 @@ class Settings(LearningSettings, BaseSettings):
         "data", validation_alias=AliasChoices("MODEL_DIR"), description="Registry location, a path or any fsspec URL."
     )
     device: str = Field("auto", validation_alias=AliasChoices("DEVICE"), description="auto, cpu, cuda, cuda:1, ...")
+    train_devices: str = Field(
+        "", description="Devices that share every training, such as `cuda:0,cuda:1`; empty trains on `DEVICE` alone."
+    )
     host: str = Field("127.0.0.1", description="Address the web server binds; 0.0.0.0 lets other machines in.")
     port: int = Field(
         9090, ge=1, le=65535, validation_alias=AliasChoices("PORT"), description="Port of the web server."
@@ -147,6 +153,9 @@ class Settings(LearningSettings, BaseSettings):
     workers: int = Field(1, ge=1, validation_alias=AliasChoices("WORKERS"), description="Web server processes.")
     threads: int = Field(8, ge=1, validation_alias=AliasChoices("THREADS"), description="Threads per web process.")
     log_level: str = Field("INFO", validation_alias=AliasChoices("LOG_LEVEL"), description="DEBUG to ERROR.")
+    log_format: Literal["text", "json"] = Field(
+        "text", validation_alias=AliasChoices("LOG_FORMAT"), description="For people, or one JSON object a line."
+    )
     basic_auth_user: str | None = Field(None, validation_alias=AliasChoices("BASIC_AUTH_USER"), description="User.")
     basic_auth_pass: SecretStr | None = Field(
         None, validation_alias=AliasChoices("BASIC_AUTH_PASS"), description="Password."
@@ -192,6 +201,11 @@ class Settings(LearningSettings, BaseSettings):
     def learning(self) -> LearningSettings:
         """The learning settings alone, before a project's overrides."""
         return LearningSettings(**{name: getattr(self, name) for name in LearningSettings.model_fields})
+
+    @property
+    def training_devices(self) -> tuple[str, ...]:
+        """Devices of one training, at least one."""
+        return tuple(filter(None, (name.strip() for name in self.train_devices.split(",")))) or (self.device,)
 
     @property
     def auth_required(self) -> bool:

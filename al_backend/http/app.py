@@ -11,8 +11,10 @@ from al_backend.http import openapi, routes_label_studio, routes_operations
 from al_backend.http.auth import SHORT_PASSWORD, install_auth
 from al_backend.http.bodies import install_limits
 from al_backend.http.browser import install_headers, install_host_check, install_origin_check
+from al_backend.http.dashboard import install_dashboard
 from al_backend.http.errors import install_error_handlers
 from al_backend.http.metrics import install_metrics
+from al_backend.http.request_log import install_request_log
 from al_backend.http.services import EXTENSION, Services
 from al_backend.jobs.queues import Queues
 from al_backend.masking import remember_secrets
@@ -55,9 +57,11 @@ def create_app(
     install_host_check(app, settings)
     install_origin_check(app, settings)
     install_limits(app)
+    install_request_log(app)
     app.register_blueprint(routes_label_studio.blueprint)
     app.register_blueprint(routes_operations.blueprint)
     app.register_blueprint(openapi.blueprint)
+    install_dashboard(app, settings)
     if settings.webhook_secret and not settings.auth_required:
         logger.warning(
             "WEBHOOK_SECRET protects /webhook alone, and Start Training will be refused, because Label Studio sends "

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from flask import Flask, request
 
+from al_backend import logs
 from al_backend.http.errors import BadRequest
 
 _LARGEST_ID = 2**63 - 1
@@ -66,6 +67,7 @@ def project_id(value: object, where: str = "project") -> int:
         number = value
     if not 0 < number <= _LARGEST_ID:
         raise BadRequest(f'"{where}" is {_shown(value)}; expected a project id such as 5 or "5.1795253337".')
+    logs.bind(project=number)
     return number
 
 
@@ -83,6 +85,13 @@ def text(body: Mapping[str, Any], name: str) -> str:
     except UnicodeEncodeError as error:
         raise BadRequest(f'"{name}" holds a character that is not valid Unicode.') from error
     return value
+
+
+def task_of(body: Mapping[str, Any]) -> int | None:
+    """The task that an event is about; None where it is about none, several, or names it in another way."""
+    task = body.get("task")
+    number = task.get("id") if isinstance(task, Mapping) else None
+    return number if isinstance(number, int) and not isinstance(number, bool) and abs(number) <= _LARGEST_ID else None
 
 
 def tasks(body: Mapping[str, Any]) -> list[dict[str, Any]]:

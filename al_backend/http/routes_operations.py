@@ -9,7 +9,7 @@ from flask import Blueprint, Response, jsonify
 from al_backend import __version__
 from al_backend.errors import BackendError
 from al_backend.http.auth import shows_password
-from al_backend.http.metrics import CONTENT_TYPE, metrics
+from al_backend.http.metrics import CONTENT_TYPE, current_metrics
 from al_backend.http.services import Services, services
 from al_backend.jobs import client, liveness, queues
 
@@ -54,7 +54,7 @@ def jobs() -> Response:
 @blueprint.get("/metrics")
 def prometheus() -> Response:
     """The metrics in Prometheus' text format."""
-    return Response(metrics().render(), content_type=CONTENT_TYPE)
+    return Response(current_metrics().render(), content_type=CONTENT_TYPE)
 
 
 def _registry(here: Services) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class ImageSource:
                 reason = f"{_shown(address.url)} cannot be read: {str(error) or type(error).__name__}."
             if time.monotonic() >= deadline:
                 break
-        raise ImageUnavailable(reason)
+        raise ImageUnavailable(reason, passing=True)
 
     def fetch_many(self, items: Iterable[tuple[int, str]], *, threads: int = 8) -> dict[int, Path | ImageUnavailable]:
         """The files of many tasks, as (task id, value); one that cannot be had has its reason instead of a path."""
@@ -133,7 +133,7 @@ class ImageSource:
             try:
                 response = client.send(request, auth=auth, stream=True, follow_redirects=False)
             except LabelStudioError as error:  # the personal access token could not be exchanged
-                raise ImageUnavailable(str(error)) from error
+                raise ImageUnavailable(str(error), passing=error.status is None or error.status >= 500) from error
             try:
                 if not response.is_redirect:
                     return self._keep(response, address, deadline)

@@ -5,17 +5,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-import time
-from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import schemathesis
 from flask import Flask
-from flask.testing import FlaskClient
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -31,7 +26,7 @@ from al_backend.http.openapi import document
 from al_backend.jobs.queues import Queues
 from al_backend.registry import Registry
 from al_backend.settings import Settings
-from tests.al_backend.http.label_studio_bodies import CLASSIFICATION, LABEL_CONFIG
+from tests.al_backend.http.label_studio_bodies import LABEL_CONFIG
 
 pytestmark = pytest.mark.redis
 
@@ -68,7 +63,9 @@ def test_the_document_names_every_route_and_no_other(app: Flask) -> None:
 def test_it_is_served_and_says_which_routes_are_open(app: Flask) -> None:
     served = app.test_client().get("/openapi.json")
     assert served.json == document()
-    still_open = {path for path, item in document()["paths"].items() for it in item.values() if it.get("security") == []}
+    still_open = {
+        path for path, item in document()["paths"].items() for it in item.values() if it.get("security") == []
+    }
     assert still_open == {"/", "/health"}
 
 
