@@ -116,6 +116,8 @@ def _queue_tab(subject: Subject) -> list[str]:
     client = subject.label_studio
     tabs = client.queue_tabs(subject.project_id)
     if not tabs:
+        if subject.registry is None or subject.registry.project(subject.project_id) is None:
+            return []
         client.ensure_queue_tab(subject.project_id)
         return ["made the queue's tab in the Data Manager"]
     if client.is_queue_order(tabs[0]):

@@ -40,7 +40,7 @@ def observe(connection: redis.Redis, definition: Definition, value: float, **lab
 def put(connection: redis.Redis, values: Mapping[Definition, float], **labels: object) -> None:
     """Set gauges that share their labels."""
     fields = {_key(definition.name, definition, labels): value for definition, value in values.items()}
-    _write(lambda: connection.hset(_VALUES, mapping=cast("dict[str | bytes, Any]", fields)))
+    _write(lambda: connection.hset(_VALUES, mapping=cast("Mapping[Any, Any]", fields)))
 
 
 def read(connection: redis.Redis) -> dict[str, list[tuple[tuple[str, ...], float]]]:

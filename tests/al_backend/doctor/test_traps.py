@@ -19,11 +19,11 @@ from PIL import Image
 
 from al_backend.connect import TITLE, connect
 from al_backend.demo.server import LabelStudioServer
-from al_backend.doctor import Finding, Level, Treatment, examine, treat
+from al_backend.doctor import Finding, Level, examine, treat
 from al_backend.jobs.embedded_redis import EmbeddedRedis
 from al_backend.jobs.liveness import living_worker
 from al_backend.jobs.queues import QueueName, connect_to
-from al_backend.labelstudio.client import LabelStudio
+from al_backend.labelstudio.client import UNCERTAINTY_SAMPLING, LabelStudio
 from al_backend.registry import GateVerdict, Registry, Version
 from al_backend.settings import Settings
 from tests.al_backend.served_app import LABEL_CONFIG, served
@@ -45,29 +45,26 @@ class Patient:
         self.id = project
         self.tasks = [task.id for task in client.open_tasks(project)]
 
-    def found(self, check: str, settings: Settings | None = None) -> Finding:
-        """The worst finding of a check."""
-        own = [finding for finding in examine(settings or self.settings, self.id) if finding.check == check]
-        return max(own, key=lambda finding: [Level.OK, Level.WARNING, Level.ERROR].index(finding.level))
+    def look(self, settings: Settings | None = None) -> dict[str, Finding]:
+        """The worst finding of each check."""
+        findings = examine(settings or self.settings, self.id)
+        ranked = sorted(findings, key=lambda finding: [Level.OK, Level.WARNING, Level.ERROR].index(finding.level))
+        return {finding.check: finding for finding in ranked}
 
-    def wrong(self) -> set[str]:
-        return {finding.check for finding in examine(self.settings, self.id) if not finding.ok}
+    def publish(self) -> None:
+        """Predictions of all tasks in the order of their ids, and the project shows them."""
+        items = [
+            {"task": task, "result": [], "score": score, "model_version": VERSION}
+            for task, score in zip(self.tasks, SCORES, strict=True)
+        ]
+        self.client.import_predictions(self.id, items)
+        self.client.publish_model_version(self.id, VERSION)
 
-    def fix(self) -> Treatment:
-        """Repair; a second time there is nothing to do."""
-        treatment = treat(self.settings, self.id)
-        again = treat(self.settings, self.id)
-        assert again.repaired == (), "the second run had something to do"
-        assert again.failed == ()
-        assert [finding.check for finding in again.left] == [finding.check for finding in treatment.left]
-        return treatment
-
-    def healed(self) -> tuple[str, ...]:
-        """What was repaired, after which nothing is wrong."""
-        treatment = self.fix()
-        assert treatment.left == (), treatment
-        assert treatment.failed == ()
-        return treatment.repaired
+    def connection(self, **changes: Any) -> None:
+        (backend,) = self.client.ml_backends(self.id)
+        self.client.update_ml_backend(
+            backend["id"], self.id, self.settings.own_url, basic_auth=("ann", "secret"), **changes
+        )
 
     def patch(self, **fields: Any) -> None:
         self.client.request("PATCH", f"/api/projects/{self.id}/", body=fields)
@@ -92,7 +89,7 @@ def sick_room(
         pictures[-1].write_bytes(content.getvalue())
     client.upload_images(project, pictures)
     queues = connect_to(redis_server.start().url)
-    password = {"basic_auth_user": "ann", "basic_auth_pass": "secret"}
+    password: dict[str, Any] = {"basic_auth_user": "ann", "basic_auth_pass": "secret"}
     with (
         served(label_studio, folder, queues, redis_url=redis_server.url, **password) as (settings, registry),
         living_worker(queues.connection, list(QueueName)),
@@ -108,14 +105,7 @@ def sick_room(
         )  # fmt: skip
         registry.add_version(version, folder / "files")
         registry.promote(project, VERSION, reason="first")
-        client.import_predictions(
-            project,
-            [
-                {"task": task, "result": [], "score": score, "model_version": VERSION}
-                for task, score in zip(patient.tasks, SCORES, strict=True)
-            ],
-        )
-        client.publish_model_version(project, VERSION)
+        patient.publish()
         registry.write_document(project, "published", {"model_version": VERSION, "ranking": VERSION})
         yield patient
     client.delete_project(project)
@@ -130,246 +120,201 @@ def patient(sick_room: Patient) -> Patient:
 
 
 def test_a_healthy_project_needs_nothing(patient: Patient) -> None:
-    assert patient.wrong() == set()
-    assert patient.healed() == ()
-    assert "repaired: nothing" in str(treat(patient.settings, patient.id))
+    treatment = treat(patient.settings, patient.id)
+    assert treatment.left == (), treatment
+    assert treatment.repaired == ()
+    assert "repaired: nothing" in str(treatment)
 
 
-# What `--fix` repairs
+# What `--fix` repairs: several traps at once, because each look costs Label Studio seconds
 
 
-def test_a_connection_without_a_webhook(patient: Patient) -> None:
-    for hook in patient.client.webhooks(patient.id):
-        patient.client.delete_webhook(hook["id"])
-    finding = patient.found("webhook")
-    assert "the model connection but no webhook" in finding.message
-    assert "SSRF_PROTECTION_ENABLED=false" in finding.remedy
-    assert patient.healed() == ("added the webhook",)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"headers": {"Authorization": "Bearer other"}}, "another secret"),
-        ({"is_active": False}, "switched off"),
-        ({"send_payload": False}, "payload"),
-    ],
-)
-def test_a_webhook_that_brings_nothing(patient: Patient, change: dict[str, Any], words: str) -> None:
-    (hook,) = patient.client.webhooks(patient.id)
-    patient.client.request("PATCH", f"/api/webhooks/{hook['id']}/", body={"url": hook["url"]} | change)
-    assert words in patient.found("webhook").message
-    assert patient.healed() == ("updated the webhook",)
-
-
-def test_every_event_comes_twice(patient: Patient) -> None:
-    (hook,) = patient.client.webhooks(patient.id)
-    body = {"url": hook["url"], "project": patient.id, "send_payload": True, "send_for_all_actions": True}
-    patient.client.request("POST", "/api/webhooks/", body=body | {"headers": hook["headers"]})
-    assert "2 webhooks lead to" in patient.found("webhook").message
-    assert patient.healed() == ("removed 1 surplus webhooks",)
-
-
-def test_the_title_is_shown_as_model_version(patient: Patient) -> None:
-    patient.patch(model_version=TITLE)
-    finding = patient.found("title")
-    assert finding.level is Level.ERROR
-    assert "orders at random" in finding.message
-    (repaired,) = patient.healed()
-    assert f'from the title "{TITLE}" to "{VERSION}"' in repaired
-
-
-def test_the_title_is_a_version_too(patient: Patient) -> None:
-    """With such a title, deleting any other version in Label Studio clears the project's model version."""
-    identity = patient.prediction(patient.tasks[0], 0.5, TITLE)
-    finding = patient.found("title")
-    assert finding.level is Level.ERROR
-    assert "which is also a model version" in finding.message
-    (repaired,) = patient.healed()
-    assert repaired == f'updated the model connection "{TITLE} 2"'
-    patient.client.delete_predictions([identity])
-    (backend,) = patient.client.ml_backends(patient.id)
-    patient.client.update_ml_backend(
-        backend["id"], patient.id, patient.settings.own_url, title=TITLE, basic_auth=("ann", "secret")
-    )
-
-
-@pytest.mark.parametrize("shown", ["", "elsewhere"])
-def test_another_version_than_the_published_one_is_shown(patient: Patient, shown: str) -> None:
-    identity = patient.prediction(patient.tasks[0], 0.5, "elsewhere")
-    patient.patch(model_version=shown)
-    finding = patient.found("model version")
-    assert finding.level is Level.ERROR
-    assert f'expected "{VERSION}"' in finding.message
-    assert ("at random" in finding.message) is not shown
-    assert "--fix" in finding.remedy
-    (repaired,) = patient.healed()
-    assert f'"{VERSION}" again' in repaired
-    patient.client.delete_predictions([identity])
-
-
-def test_hiding_predictions_clears_the_model_version(patient: Patient) -> None:
-    patient.patch(show_collab_predictions=False)
-    assert patient.client.project(patient.id).model_version == ""
-    assert "does not show predictions" in patient.found("annotators").message
-    treatment = patient.fix()
-    assert [finding.check for finding in treatment.left] == ["annotators"], "somebody may hide them on purpose"
-    patient.patch(show_collab_predictions=True)
-    assert patient.healed() in ((), (f'the project shows the model version "{VERSION}" again, not ""',))
-
-
-def test_another_sampling(patient: Patient) -> None:
-    patient.patch(sampling="Sequential sampling")
-    assert "Sequential sampling" in patient.found("sampling").message
-    (repaired,) = patient.healed()
-    assert repaired.startswith("changed the sampling")
-
-
-def test_the_tab_of_the_queue_is_gone_or_sorted_otherwise(patient: Patient) -> None:
-    (tab,) = patient.client.queue_tabs(patient.id)
-    patient.client.request("DELETE", f"/api/dm/views/{tab['id']}/")
-    finding = patient.found("queue tab")
-    assert finding.level is Level.WARNING
-    assert "has no tab" in finding.message
-    assert patient.healed() == ("made the queue's tab in the Data Manager",)
-
-    (tab,) = patient.client.queue_tabs(patient.id)
-    data = tab["data"] | {"ordering": ["-tasks:predictions_score"]}
-    patient.client.request("PUT", f"/api/dm/views/{tab['id']}/", body=tab | {"project": patient.id, "data": data})
-    finding = patient.found("queue tab")
-    assert "sorted or filtered in another way" in finding.message
-    assert "another name" in finding.remedy
-    assert patient.healed() == ("set the order and the filter of the queue's tab",)
-    shown = patient.client.queue(patient.id, int(tab["id"]), 10)
-    assert [task for task, _ in shown] == patient.tasks
-
-
-def test_two_predictions_of_one_version_and_one_task(patient: Patient) -> None:
+def test_the_webhook_the_sampling_and_the_tab_are_gone_and_predictions_are_double(patient: Patient) -> None:
+    client = patient.client
+    (hook,) = client.webhooks(patient.id)
+    (tab,) = client.queue_tabs(patient.id)
+    client.delete_webhook(hook["id"])
+    client.request("DELETE", f"/api/dm/views/{tab['id']}/")
+    patient.patch(sampling="Sequential sampling", model_version=TITLE)
     extra = patient.prediction(patient.tasks[0], 0.99)
-    finding = patient.found("predictions")
-    assert finding.level is Level.WARNING
-    assert "1 tasks have a second prediction" in finding.message
-    (repaired,) = patient.healed()
-    assert repaired == f"deleted 1 second predictions of {VERSION}"
-    (kept,) = patient.client.predictions(patient.id, task_id=patient.tasks[0])
+
+    found = patient.look()
+    assert "the model connection but no webhook" in found["webhook"].message
+    assert "SSRF_PROTECTION_ENABLED=false" in found["webhook"].remedy
+    assert "Sequential sampling" in found["sampling"].message
+    assert "has no tab" in found["queue tab"].message
+    assert "the title of the model connection: no prediction carries it" in found["title"].message
+    assert f'expected "{VERSION}"' in found["model version"].message
+    assert "1 tasks have a second prediction" in found["predictions"].message
+    assert all(finding.remedy for finding in found.values() if not finding.ok)
+
+    treatment = treat(patient.settings, patient.id)
+    assert (treatment.left, treatment.failed) == ((), ()), treatment
+    assert set(treatment.repaired) == {
+        "added the webhook",
+        f'changed the sampling from "Sequential sampling" to "{UNCERTAINTY_SAMPLING}"',
+        f'changed the model version from the title "{TITLE}" to "{VERSION}"',
+        f"deleted 1 second predictions of {VERSION}",
+    }, "connecting has made the tab along the way"
+    assert client.queue_tabs(patient.id)
+    assert treat(patient.settings, patient.id).repaired == (), "the second run had something to do"
+    (kept,) = client.predictions(patient.id, task_id=patient.tasks[0])
     assert kept.id == extra, "the newer one counts"
-    patient.client.delete_predictions([extra])
+    client.delete_predictions([extra])
     patient.prediction(patient.tasks[0], SCORES[0])
 
 
-def test_a_prediction_without_a_score_is_served_first(patient: Patient) -> None:
-    last = patient.tasks[-1]
-    (row,) = patient.client.predictions(patient.id, task_id=last)
-    patient.client.delete_predictions([row.id])
+def test_a_stale_secret_a_title_that_is_a_version_a_sorted_tab_and_a_missing_score(patient: Patient) -> None:
+    """With such a title, deleting any other version in Label Studio clears the project's model version."""
+    client, last = patient.client, patient.tasks[-1]
+    (hook,) = client.webhooks(patient.id)
+    stale = {"url": hook["url"], "headers": {"Authorization": "Bearer other"}}
+    client.request("PATCH", f"/api/webhooks/{hook['id']}/", body=stale)
+    called_like_the_connection = patient.prediction(patient.tasks[0], 0.5, TITLE)
+    (tab,) = client.queue_tabs(patient.id)
+    data = tab["data"] | {"ordering": ["-tasks:predictions_score"]}
+    client.request("PUT", f"/api/dm/views/{tab['id']}/", body=tab | {"project": patient.id, "data": data})
+    (row,) = client.predictions(patient.id, task_id=last)
+    client.delete_predictions([row.id])
     patient.prediction(last, None)
-    served = patient.client.next_task(patient.id)
+    served = client.next_task(patient.id)
     assert served is not None
-    assert served["id"] == last, "the trap itself: Label Studio serves it before all others"
-    finding = patient.found("predictions")
-    assert finding.level is Level.ERROR
-    assert "no score between 0 and 1" in finding.message
-    treatment = patient.fix()
-    assert treatment.repaired == (f"deleted 1 predictions without a score of {VERSION}",)
+    assert served["id"] == last, "the trap itself: Label Studio serves a task without a score before all others"
+
+    found = patient.look()
+    assert "another secret" in found["webhook"].message
+    assert "which is also a model version" in found["title"].message
+    assert "sorted or filtered in another way" in found["queue tab"].message
+    assert "another name" in found["queue tab"].remedy
+    assert found["predictions"].level is Level.ERROR
+    assert "no score between 0 and 1" in found["predictions"].message
+
+    treatment = treat(patient.settings, patient.id)
+    assert treatment.failed == ()
+    assert set(treatment.repaired) == {
+        "updated the webhook",
+        f'updated the model connection "{TITLE} 2"',
+        f"deleted 1 predictions without a score of {VERSION}",
+        "set the order and the filter of the queue's tab",
+    }
     (left,) = treatment.left
     assert "1 open tasks have no place in the published order yet" in left.message
     assert "next look" in left.remedy
+    assert treat(patient.settings, patient.id).repaired == ()
     patient.prediction(last, SCORES[-1])
+    assert [task for task, _ in client.queue(patient.id, int(tab["id"]), 10)] == patient.tasks
+    client.delete_predictions([called_like_the_connection])
+    patient.connection(title=TITLE)
+
+
+def test_events_come_twice_and_a_foreign_version_is_shown(patient: Patient) -> None:
+    client = patient.client
+    (hook,) = client.webhooks(patient.id)
+    body = {"url": hook["url"], "project": patient.id, "send_payload": True, "send_for_all_actions": True}
+    client.request("POST", "/api/webhooks/", body=body | {"headers": hook["headers"]})
+    client.request("PATCH", f"/api/webhooks/{hook['id']}/", body={"url": hook["url"], "is_active": False})
+    foreign = patient.prediction(patient.tasks[0], 0.5, "elsewhere")
+    patient.patch(model_version="elsewhere")
+
+    found = patient.look()
+    assert "switched off" in found["webhook"].message
+    assert 'The project shows "elsewhere"' in found["model version"].message
+    assert "--fix" in found["model version"].remedy
+
+    treatment = treat(patient.settings, patient.id)
+    assert (treatment.left, treatment.failed) == ((), ()), treatment
+    assert set(treatment.repaired) == {
+        "removed 1 surplus webhooks",
+        "updated the webhook",
+        f'the project shows the model version "{VERSION}" again, not "elsewhere"',
+    }
+    assert treat(patient.settings, patient.id).repaired == ()
+    client.delete_predictions([foreign])
 
 
 # What is left to a person
 
 
+def test_what_somebody_may_want_is_left(patient: Patient) -> None:
+    client = patient.client
+    changes = {
+        "maximum_annotations": 2,
+        "evaluate_predictions_automatically": True,
+        "min_annotations_to_start_training": 5,
+    }
+    before = {name: client.project(patient.id).raw.get(name) for name in changes}
+    patient.patch(**changes)
+    hook = client.request("POST", "/api/webhooks/", body={"url": "http://127.0.0.1:9/webhook", "project": patient.id})
+    patient.connection(extra_params={"stratgy": "random"})
+
+    treatment = treat(patient.settings, patient.id)
+    assert treatment.repaired == ()
+    left = {finding.check: finding for finding in treatment.left}
+    for check, words, remedy in (
+        ("annotators", "2 annotations: begun tasks come first", "annotations per task"),
+        ("automatic evaluation", "every page waits", "off"),
+        ("start training", "every 5 annotations", "to 0"),
+        ("other webhooks", "http://127.0.0.1:9/webhook, where no model connection leads", "Delete them"),
+        ("extra params", "stratgy", "Extra params"),
+    ):
+        finding = left.pop(check)
+        assert words in finding.message
+        assert remedy in finding.remedy
+    assert left == {}
+    assert "left to a person:" in str(treatment)
+    assert json.loads(json.dumps(treatment.as_dict()))["left"][0]["remedy"]
+
+    patient.patch(**before)
+    client.delete_webhook(hook["id"])
+    patient.connection(extra_params={})
+
+
+def test_hidden_predictions_clear_the_model_version(patient: Patient) -> None:
+    patient.patch(show_collab_predictions=False)
+    assert patient.client.project(patient.id).model_version == "", "the trap itself"
+    found = patient.look()
+    assert "does not show predictions" in found["annotators"].message
+    assert "at random or unscored ones first" in found["model version"].message
+    treatment = treat(patient.settings, patient.id)
+    assert "annotators" in [finding.check for finding in treatment.left], "somebody may hide them on purpose"
+    patient.patch(show_collab_predictions=True)
+    treat(patient.settings, patient.id)
+    assert patient.client.project(patient.id).model_version == VERSION
+
+
 def test_the_published_predictions_are_deleted(patient: Patient) -> None:
-    """Also where another version is deleted whose name the connection has, Label Studio clears the model version."""
     path = f"/api/projects/{patient.id}/model-versions"
     patient.client.request("DELETE", path, body={"model_version": VERSION})
-    finding = patient.found("model version")
+    assert patient.client.project(patient.id).model_version == "", "the trap itself"
+    treatment = treat(patient.settings, patient.id)
+    assert treatment.repaired == ()
+    finding = {finding.check: finding for finding in treatment.left}["model version"]
     assert finding.level is Level.ERROR
     assert "no prediction carries it any more" in finding.message
     assert "al-backend rank" in finding.remedy
-    treatment = patient.fix()
-    assert treatment.repaired == ()
-    items = [
-        {"task": task, "result": [], "score": score, "model_version": VERSION}
-        for task, score in zip(patient.tasks, SCORES, strict=True)
-    ]
-    patient.client.import_predictions(patient.id, items)
-    patient.client.publish_model_version(patient.id, VERSION)
+    patient.publish()
 
 
-@pytest.mark.parametrize(
-    ("change", "check", "words", "remedy"),
-    [
-        ({"maximum_annotations": 2}, "annotators", "2 annotations: begun tasks come first", "annotations per task"),
-        ({"evaluate_predictions_automatically": True}, "automatic evaluation", "every page waits", "off"),
-        ({"min_annotations_to_start_training": 5}, "start training", "every 5 annotations", "to 0"),
-    ],
-)
-def test_settings_that_somebody_may_want(
-    patient: Patient, change: dict[str, Any], check: str, words: str, remedy: str
-) -> None:
-    before = {name: patient.client.project(patient.id).raw.get(name) for name in change}
-    patient.patch(**change)
-    finding = patient.found(check)
-    assert finding.level is Level.WARNING
-    assert words in finding.message
-    assert remedy in finding.remedy
-    treatment = patient.fix()
-    assert treatment.repaired == ()
-    assert [left.check for left in treatment.left] == [check]
-    patient.patch(**before)
-
-
-def test_the_webhook_of_a_connection_that_is_gone(patient: Patient) -> None:
-    body = {"url": "http://127.0.0.1:9/webhook", "project": patient.id}
-    hook = patient.client.request("POST", "/api/webhooks/", body=body)
-    finding = patient.found("other webhooks")
-    assert "http://127.0.0.1:9/webhook" in finding.message
-    assert "every submit waits" in finding.message
-    assert patient.fix().repaired == ()
-    patient.client.delete_webhook(hook["id"])
-
-
-def test_an_address_with_a_query(patient: Patient) -> None:
-    asked = patient.settings.model_copy(update={"public_url": f"{patient.settings.own_url}?key=1"})
-    finding = patient.found("model connection", asked)
-    assert finding.level is Level.ERROR
-    assert "Expected none" in finding.message or "No model connection" in finding.message
-
-
-def test_extra_params_that_name_no_setting(patient: Patient) -> None:
-    (backend,) = patient.client.ml_backends(patient.id)
-    url, password = patient.settings.own_url, ("ann", "secret")
-    patient.client.update_ml_backend(
-        backend["id"], patient.id, url, basic_auth=password, extra_params={"stratgy": "random"}
-    )
-    finding = patient.found("extra params")
-    assert "stratgy" in finding.message
-    assert "Extra params" in finding.remedy
-    assert patient.fix().repaired == ()
-    patient.client.update_ml_backend(backend["id"], patient.id, url, basic_auth=password, extra_params={})
-
-
-def test_a_labelling_config_without_boxes(patient: Patient) -> None:
+def test_a_labelling_config_without_boxes_and_an_address_with_a_query(patient: Patient) -> None:
     choices = '<Choices name="c" toName="image"><Choice value="a"/></Choices>'
-    wrong = f'<View><Image name="image" value="$image"/>{choices}</View>'
-    patient.patch(label_config=wrong)
-    finding = patient.found("labelling config")
-    assert finding.level is Level.ERROR
-    assert "RectangleLabels" in finding.message
-    patient.fix()
+    patient.patch(label_config=f'<View><Image name="image" value="$image"/>{choices}</View>')
+    asked = patient.settings.model_copy(update={"public_url": f"{patient.settings.own_url}?key=1"})
+    found = patient.look(asked)
+    assert found["labelling config"].level is Level.ERROR
+    assert "RectangleLabels" in found["labelling config"].message
+    assert "behind a question mark" in found["model connection"].message
+    assert "AL_PUBLIC_URL" in found["model connection"].remedy
     patient.patch(label_config=LABEL_CONFIG)
-    assert patient.healed() == ()
 
 
 def test_a_label_studio_of_another_release(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LabelStudio, "version", lambda self: "2.0.1")  # there is only one to test with
-    finding = patient.found("label studio release")
+    (finding,) = [item for item in examine(patient.settings) if item.check == "label studio release"]
     assert finding.level is Level.WARNING
     assert "2.0.1" in finding.message
 
 
-def test_repairs_without_a_web_server_say_what_refused_them(patient: Patient) -> None:
+def test_a_repair_that_is_refused_says_why(patient: Patient) -> None:
     patient.patch(sampling="Sequential sampling")
     dead = patient.settings.model_copy(update={"public_url": "http://127.0.0.1:9"})
     treatment = treat(dead, patient.id)
@@ -377,7 +322,7 @@ def test_repairs_without_a_web_server_say_what_refused_them(patient: Patient) ->
     assert "http://127.0.0.1:9" in treatment.failed[0]
     assert {"web server", "model connection"} <= {finding.check for finding in treatment.left}
     assert len(patient.client.ml_backends(patient.id)) == 1
-    patient.healed()
+    patient.patch(sampling=UNCERTAINTY_SAMPLING)
 
 
 def test_a_project_that_nobody_connected_is_left_alone(patient: Patient) -> None:
@@ -425,19 +370,15 @@ def test_an_infinite_score_of_another_model(patient: Patient, tmp_path: Path) ->
         client.import_tasks(project, [{"data": {"image": "http://127.0.0.1:9/a.png"}}])
         client.add_ml_backend(project, f"http://127.0.0.1:{server.server_port}", "Other model")
         client.action(project, "retrieve_tasks_predictions")
-        own = replace_id(patient, project)
-        finding = own.found("predictions")
+        own = Patient(patient.settings, client, patient.registry, project)
+        finding = own.look()["predictions"]
         assert finding.level is Level.ERROR
         assert "infinite score" in finding.message
         assert "Delete predictions" in finding.remedy
         client.action(project, "delete_tasks_predictions")  # the remedy
-        assert "predictions" not in own.wrong()
+        assert "predictions" not in own.look()
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
         client.delete_project(project)
-
-
-def replace_id(patient: Patient, project: int) -> Patient:
-    return Patient(patient.settings, patient.client, patient.registry, project)
