@@ -25,6 +25,7 @@ from al_backend.jobs.load import telling_load
 from al_backend.jobs.queues import QueueName
 from al_backend.jobs.rq_workers import FreshWorker, WarmWorker
 from al_backend.logs import configure as configure_logging
+from al_backend.masking import masked
 from al_backend.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{error}; queues are {', '.join(name.value for name in QueueName)}.", file=sys.stderr)
         return 2
     except BackendError as error:
-        print(error, file=sys.stderr)
+        print(masked(str(error)), file=sys.stderr)
         return 1
     return 0
 

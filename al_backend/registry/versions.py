@@ -9,9 +9,9 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from al_backend.errors import RegistryError, VersionNotFound
 from al_backend.registry.copies import Copies
@@ -38,6 +38,16 @@ class Manifest(BaseModel):
     version: Version
     files: dict[str, _File]
     folder: str = ""
+
+    @field_validator("files")
+    @classmethod
+    def _inside(cls, files: dict[str, _File]) -> dict[str, _File]:
+        """Who may write a bucket must not be able to write elsewhere on the machines that read it."""
+        for name in files:
+            path = PurePosixPath(name)
+            if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+                raise ValueError(f"{name!r} is no path inside the version's folder")
+        return files
 
 
 class VersionShelf(Shelf):
