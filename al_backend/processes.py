@@ -16,8 +16,9 @@ from pydantic import SecretStr
 
 from al_backend.errors import BackendError, ConfigError, LabelStudioError
 from al_backend.jobs.embedded_redis import EmbeddedRedis
-from al_backend.jobs.queues import QueueName, connect_to, without_password
+from al_backend.jobs.queues import QueueName, connect_to
 from al_backend.jobs.queues import connect as connect_queues
+from al_backend.masking import masked_url
 from al_backend.settings import Settings
 from al_backend.settings_table import variables
 from al_backend.supervisor import ChildSpec, Supervisor
@@ -53,7 +54,7 @@ def run_everything(settings: Settings, *, projects: Sequence[int] = ()) -> None:
     connecting = _Connecting(settings, projects, redis_url)
 
     def started() -> None:
-        where = "its own Redis" if redis else without_password(redis_url)
+        where = "its own Redis" if redis else masked_url(redis_url)
         logger.info("al-backend runs at http://%s:%d with %s; Ctrl-C stops it", settings.host, settings.port, where)
         connecting.start()
 

@@ -145,8 +145,10 @@ def command_output(given: Mapping[str, Any], *, as_json: bool = False, **options
 
 
 def print_json(document: Any) -> None:
-    """Print one JSON document on stdout."""
-    sys.stdout.write(json.dumps(to_plain(document), indent=2, ensure_ascii=False, default=str) + "\n")
+    """Print one JSON document on stdout; no secret of the settings is in it."""
+    from al_backend.masking import masked
+
+    sys.stdout.write(masked(json.dumps(to_plain(document), indent=2, ensure_ascii=False, default=str)) + "\n")
 
 
 def to_plain(document: Any) -> Any:
@@ -161,6 +163,9 @@ def to_plain(document: Any) -> Any:
 
 
 def _complain(sentence: str, as_json: bool) -> None:
+    from al_backend.masking import masked
+
+    sentence = masked(sentence)
     if as_json:
         print_json({"error": sentence})
     else:

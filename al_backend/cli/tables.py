@@ -37,7 +37,7 @@ def versions_document(versions: Iterable[Version], active: ActivePointer | None)
                 "gate",
             },
         )
-        | {"labels": len(version.labels), "active": active is not None and active.version == version.name}
+        | {"labels": version.images_labelled, "active": active is not None and active.version == version.name}
         for version in versions
     ]
 

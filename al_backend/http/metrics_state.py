@@ -148,7 +148,7 @@ def _trainings(queues: Queues) -> Rows:
 
 
 def _looks(queues: Queues, projects: Iterable[str]) -> Rows:
-    failing: list[Row] = [
+    failing: list[tuple[tuple[str, ...], float]] = [
         ((project,), float(client.last_error(queues, int(project)) is not None)) for project in sorted(projects)
     ]
     return {metrics.LOOK_FAILING: failing}

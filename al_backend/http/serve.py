@@ -18,6 +18,7 @@ from gunicorn.glogging import Logger
 from al_backend.errors import BackendError, ConfigError
 from al_backend.http.auth import check_auth_settings
 from al_backend.logs import configure as configure_logging
+from al_backend.masking import masked
 from al_backend.settings import Settings, load_settings
 
 _METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -134,7 +135,7 @@ def main() -> int:
         configure_logging(settings)
         serve(settings)
     except BackendError as error:
-        print(error, file=sys.stderr)
+        print(masked(str(error)), file=sys.stderr)
         return 1
     return 0
 

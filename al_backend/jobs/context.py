@@ -19,6 +19,7 @@ from al_backend.jobs.queues import Queues, connect
 from al_backend.labelstudio.client import LabelStudio
 from al_backend.labelstudio.images import ImageSource
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
+from al_backend.masking import protect_logs
 from al_backend.registry import ProjectRecord, Registry
 from al_backend.settings import LearningSettings, Settings, load_settings
 
@@ -83,7 +84,9 @@ class Context:
 @lru_cache(maxsize=1)
 def context() -> Context:
     """The context of this process, from its environment."""
-    return Context(load_settings())
+    settings = load_settings()
+    protect_logs(settings)  # also in the process of a training, which starts nowhere else
+    return Context(settings)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from al_backend.jobs.current import is_cancelled
 from al_backend.jobs.current import newest_ranking as newest_ranking
 from al_backend.jobs.documents import THROUGHPUT, published_model_version
 from al_backend.jobs.patience import may_try_again
+from al_backend.jobs.queue_head import pool_summary, queue_head
 from al_backend.jobs.strategies import strategy_of
 from al_backend.labelstudio.codec import to_regions
 from al_backend.labelstudio.labeling_config import LabelingConfig
@@ -148,6 +149,9 @@ def order(here: Context, ranking: Ranking) -> pl.DataFrame:
     complete = complete.with_row_index("rank").with_columns(
         pl.col("rank").cast(pl.Int64), pl.Series("order_score", order_scores(len(complete)))
     )
+    # Before the order: whoever finds that finds this, too.
+    head = queue_head(here.registry, ranking, complete, measured)
+    here.registry.write_head(ranking.project, ranking.id, head, pool_summary(complete))
     here.registry.write_order(ranking.project, ranking.id, complete, ranking_of_readable.fitted)
     return complete
 

@@ -18,6 +18,7 @@ from al_backend.jobs.documents import now
 from al_backend.jobs.liveness import remembers
 from al_backend.jobs.locks import exclusive
 from al_backend.jobs.observe import LabelMemory, observe, read_state
+from al_backend.jobs.observed import note_observation
 from al_backend.jobs.perform import perform
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def _reconcile(here: Context, project_id: int) -> list[str]:
         note_labels(here.registry, project_id, state.train_cancelled, dict(seen.snapshot.labels))
     _report(here, project_id, seen.snapshot, state)
     decided = cycle.decide(seen.snapshot, state, settings)
+    note_observation(here, project_id, seen, state, settings)
     return [perform(here, project_id, action, seen, settings, decided_at) for action in decided]
 
 

@@ -21,6 +21,7 @@ from al_backend.jobs.client import look_later
 from al_backend.jobs.context import Context, decided_at, job_running, report_progress
 from al_backend.jobs.dataset import ProjectLabels, read_labels
 from al_backend.jobs.documents import fail_attempt, now, start_attempt, withdraw_attempt
+from al_backend.jobs.log_tail import keeping_log
 from al_backend.labelstudio.labeling_config import parse_labeling_config
 from al_backend.registry import Version
 from al_backend.settings import LearningSettings
@@ -30,12 +31,15 @@ from model.detectors.factory import create, find_base, load, resolve_device
 from model.detectors.several_devices import fit_on
 from model.errors import NotEnoughLabels, TrainingCancelled
 from model.training.config import Progress, TrainingConfig
-from model.training.evaluation import Evaluation, evaluate
+from model.training.evaluation import Evaluation, detect_all, evaluate, score
+from model.training.intervals import quality_intervals
 from model.training.loss_config import LossConfig
 
 logger = logging.getLogger(__name__)
 
 _NICENESS = 10
+_TELL_EVERY = 10.0
+"""Seconds between two lines about the progress in the log."""
 
 
 def train(project_id: int, from_scratch: bool) -> str:
@@ -52,7 +56,8 @@ def train(project_id: int, from_scratch: bool) -> str:
         if resolve_device(here.settings.training_devices[0]) == "cpu":
             os.nice(_NICENESS)  # the web server and the inference worker share these cores
         try:
-            return _train(here, project_id, from_scratch)
+            with keeping_log(here.queues.connection):
+                return _train(here, project_id, from_scratch)
         except TrainingCancelled as error:
             logger.info("%s", error)
             _count(here, project_id, "cancelled")
@@ -141,7 +146,7 @@ def _fit_and_register(
     )
     made = train_autoencoder(settings, labels, resolve_device(here.settings.training_devices[0]), _reporter(watch))
     report_progress(phase="evaluate", iteration=0, iterations=1)
-    candidate = evaluate(detector, labels.validation)
+    candidate, intervals = _evaluate_candidate(detector, labels.validation)
     baseline = None if parent is None else _evaluate_version(here, project_id, parent, labels.validation)
     verdict = judge(candidate, baseline, None if parent is None else parent.name, drop=settings.gate_drop)
     counts = labels.train.class_counts()
@@ -159,7 +164,7 @@ def _fit_and_register(
         train_images=len(labels.train),
         validation_images=len(labels.validation),
         boxes=labels.train.num_boxes,
-        metrics=candidate.as_dict(),
+        metrics={**candidate.as_dict(), "intervals": intervals},
         training=report.as_dict(),
         settings=settings.model_dump(),
         gate=verdict,
@@ -210,6 +215,15 @@ def _starting_point(
     )
 
 
+def _evaluate_candidate(
+    detector: Detector, validation: DetectionDataset
+) -> tuple[Evaluation, dict[str, tuple[float, float]] | None]:
+    """Quality on the held-out images, and how far chance goes in it."""
+    images, found, skipped = detect_all(detector, validation)
+    measured = score(images, found, validation.classes, detector.classes, skipped=skipped)
+    return measured, quality_intervals(images, found, validation.classes, detector.classes)
+
+
 def _evaluate_version(here: Context, project_id: int, version: Version, validation: DetectionDataset) -> Evaluation:
     """A former version on today's held-out images, in terms of the classes that it knows."""
     detector = load(here.registry.fetch_version(project_id, version.name), device=here.settings.training_devices[0])
@@ -233,14 +247,18 @@ def with_classes(dataset: DetectionDataset, classes: tuple[str, ...]) -> Detecti
 
 def _reporter(watch: TrainingWatch) -> Callable[[Progress], None]:
     """Progress for `/jobs`, at most about once a second so that Redis does not slow the training."""
-    last = -1.0
+    last = told = float("-inf")
 
     def report(progress: Progress) -> None:
-        nonlocal last
+        nonlocal last, told
         watch.check()
         if time.monotonic() - last < 1.0 and progress.iteration < progress.iterations:
             return
         last = time.monotonic()
+        if last - told >= _TELL_EVERY or progress.iteration >= progress.iterations:
+            told = last
+            loss = "" if progress.loss is None else f", loss {progress.loss:.4g}"
+            logger.info("%s: %d of %d%s", progress.phase, progress.iteration, progress.iterations, loss)
         report_progress(
             phase=progress.phase,
             iteration=progress.iteration,

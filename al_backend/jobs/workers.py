@@ -21,9 +21,11 @@ from al_backend.errors import BackendError, ConfigError
 from al_backend.jobs.client import enqueue_due_looks, enqueue_reconcile
 from al_backend.jobs.context import Context
 from al_backend.jobs.liveness import living_worker, remembers
+from al_backend.jobs.load import telling_load
 from al_backend.jobs.queues import QueueName
 from al_backend.jobs.rq_workers import FreshWorker, WarmWorker
 from al_backend.logs import configure as configure_logging
+from al_backend.masking import masked
 from al_backend.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
@@ -75,7 +77,8 @@ def run_worker(settings: Settings, queue_names: Sequence[QueueName]) -> None:
     remembers(here.queues.connection)  # its count of seconds starts now, while the workers start
     stop = threading.Event()
     timer = threading.Thread(target=_look_regularly, args=(here, stop), name="timer", daemon=True)
-    with living_worker(here.queues.connection, names, kind=kind, device=_device(settings, kind)):
+    connection = here.queues.connection
+    with living_worker(connection, names, kind=kind, device=_device(settings, kind)), telling_load(connection):
         if kind == "cycle":
             timer.start()
         try:
@@ -118,7 +121,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{error}; queues are {', '.join(name.value for name in QueueName)}.", file=sys.stderr)
         return 2
     except BackendError as error:
-        print(error, file=sys.stderr)
+        print(masked(str(error)), file=sys.stderr)
         return 1
     return 0
 

@@ -56,6 +56,10 @@ def test_up_stops_during_a_training_and_goes_on_with_it_when_it_starts_again(fie
 def test_a_worker_finishes_the_job_in_hand_and_leaves_the_others(
     queues: Queues, redis_server: EmbeddedRedis, tmp_path: Path, number: signal.Signals
 ) -> None:
+    # Every process of Python looks for this name when it starts.
+    (tmp_path / "sitecustomize.py").write_text(
+        "from al_backend.jobs import rq_workers\nrq_workers.FUNCTIONS = {'time.sleep'}\n"
+    )
     first, second = (
         queues.queue(QueueName.PUBLISH).enqueue("time.sleep", seconds, job_timeout=60, meta={"kind": "publish"})
         for seconds in (3, 4)
@@ -64,6 +68,7 @@ def test_a_worker_finishes_the_job_in_hand_and_leaves_the_others(
         "REDIS_URL": redis_server.url,
         "MODEL_DIR": str(tmp_path / "models"),
         "AL_DATA_DIR": str(tmp_path / "data"),
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).resolve().parents[3])]),
     }
     command = [sys.executable, "-m", "al_backend.cli", "worker", "--queues", "publish"]
     with (tmp_path / "log").open("wb") as log:

@@ -1,103 +1,132 @@
-"""What workers count about their jobs, and what the log of a job carries."""
+"""What somebody who may write to Redis can make a worker do: nothing that a job of ours does not."""
 
 from __future__ import annotations
 
+import base64
 import json
 import os
-import subprocess
-import sys
+import pickle
+import re
+import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from rq.job import Job
+from rq.serializers import resolve_serializer
 
-from al_backend import metrics
-from al_backend.jobs import telemetry
-from al_backend.jobs.embedded_redis import EmbeddedRedis
+from al_backend.jobs import client
 from al_backend.jobs.queues import QueueName, Queues
-from al_backend.jobs.rq_workers import KILLED, WarmWorker
+from al_backend.jobs.rq_workers import FUNCTIONS, FreshWorker, WarmWorker
+from al_backend.registry import Registry
 
 pytestmark = pytest.mark.redis
 
-
-def counted(queues: Queues) -> dict[tuple[str, ...], float]:
-    return {
-        (name, *labels): value for name, rows in telemetry.read(queues.connection).items() for labels, value in rows
-    }
+PACKAGE = Path(__file__).parents[3] / "al_backend"
 
 
-def test_finished_and_failed_jobs_are_counted_by_kind_and_error(queues: Queues) -> None:
-    queue = queues.queue(QueueName.SCORE)
-    queue.enqueue("builtins.abs", -1, meta={"kind": "score"})
-    queue.enqueue("builtins.abs", -2, meta={"kind": "score"})
-    queue.enqueue("builtins.int", "no number", meta={"kind": "score"})
-    queue.enqueue("nowhere.nothing", meta={"kind": "publish"})
-    queue.enqueue("builtins.abs", -1)
-    WarmWorker([queue], connection=queues.connection, serializer=queues.serializer).work(
-        burst=True, logging_level="CRITICAL"
-    )
-    found = counted(queues)
-    assert found["al_backend_jobs", "score", "finished"] == 2
-    assert found["al_backend_jobs", "score", "failed"] == 1
-    assert found["al_backend_jobs", "other", "finished"] == 1
-    assert found["al_backend_job_failures", "score", "ValueError"] == 1
-    assert found["al_backend_job_seconds_count", "score"] == 2
-    assert found["al_backend_job_seconds_sum", "score"] >= 0
-    (reason,) = [key[2] for key in found if key[:2] == ("al_backend_job_failures", "publish")]
-    assert reason.endswith("Error")
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(str(tmp_path / "registry"))
 
 
-def test_without_redis_nothing_is_counted_and_nothing_fails() -> None:
-    nowhere = redis.Redis(unix_socket_path="/nonexistent/redis.sock", retry=Retry(NoBackoff(), 0))
-    telemetry.add(nowhere, metrics.RANKINGS, project=1)
-    telemetry.put(nowhere, {metrics.POOL: 1}, project=1)
+class Mark:
+    """A pickle that makes a file when it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        self._command = f"touch {path}"
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (self._command,)
 
 
-def test_numbers_of_an_older_release_are_left_out(queues: Queues) -> None:
-    queues.connection.hset("al:metrics:values", json.dumps(["al_backend_gone", ["7"]]), "1")
-    queues.connection.hset("al:metrics:values", json.dumps(["al_backend_pool_tasks", []]), "1")
-    telemetry.put(queues.connection, {metrics.POOL: 3}, project=7)
-    assert telemetry.read(queues.connection) == {"al_backend_pool_tasks": [(("7",), 3.0)]}
+def work(queues: Queues, kind: type[WarmWorker] | type[FreshWorker] = WarmWorker) -> None:
+    names = [queues.queue(name) for name in QueueName]
+    kind(names, connection=queues.connection, serializer=queues.serializer).work(burst=True, logging_level="CRITICAL")
 
 
-@pytest.mark.slow
-def test_the_process_of_a_training_logs_what_it_is_about_and_its_death_is_counted(
-    queues: Queues, redis_server: EmbeddedRedis, tmp_path: Path
+def write_job(queues: Queues, data: bytes, **fields: bytes) -> Job:
+    """A job of our kind, whose fields somebody has written over."""
+    job = queues.queue(QueueName.SCORE).enqueue("al_backend.jobs.ranking.score_shard", job_id="forged")
+    written: dict[Any, Any] = {"data": data, **fields}
+    queues.connection.hset(job.key, mapping=written)
+    return job
+
+
+def call(function: str, *arguments: object) -> bytes:
+    return zlib.compress(json.dumps([function, None, list(arguments), {}]).encode())
+
+
+@pytest.mark.parametrize(
+    ("kind", "function"),
+    [
+        (FreshWorker, "os.system"),  # in a process of its own, with which the rule has to go
+        (WarmWorker, "os.system"),
+        (WarmWorker, "builtins.eval"),
+        (WarmWorker, "al_backend.jobs.embedded_redis.start_child"),
+        (WarmWorker, "al_backend.jobs.workers.main"),
+        (WarmWorker, "al_backend.jobs.ranking.score_shard.__globals__"),
+        (WarmWorker, ""),
+    ],
+)
+def test_a_worker_calls_no_function_but_its_own(
+    queues: Queues, tmp_path: Path, kind: type[WarmWorker] | type[FreshWorker], function: str
 ) -> None:
-    (tmp_path / "work.py").write_text(
-        "import logging, os, signal\n"
-        "def tell(): logging.getLogger('work').info('two\\nlines, key-5dc1f4')\n"
-        "def die(): os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    queue = queues.queue(QueueName.TRAIN)
-    queue.enqueue("work.tell", job_id="train-7", meta={"kind": "train", "project": 7, "request": "trace-1"})
-    queue.enqueue("work.die", job_id="train-8", meta={"kind": "train", "project": 8})
-    code = (
-        "import sys; from al_backend import logs; from al_backend.settings import load_settings\n"
-        "from al_backend.jobs.queues import QueueName, connect; from al_backend.jobs.rq_workers import FreshWorker\n"
-        "settings = load_settings(); logs.configure(settings); queues = connect(settings)\n"
-        "worker = FreshWorker([queues.queue(QueueName.TRAIN)], connection=queues.connection,"
-        " serializer=queues.serializer)\n"
-        "worker.work(burst=True, logging_level='INFO')\n"
-    )
-    environment = os.environ | {
-        "REDIS_URL": redis_server.url,
-        "LOG_FORMAT": "json",
-        "LABEL_STUDIO_API_KEY": "key-5dc1f4",
-        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).resolve().parents[3])]),
+    job = write_job(queues, call(function, f"touch {tmp_path / 'mark'}"))
+    work(queues, kind)
+    assert job.get_status() == "failed"
+    assert not (tmp_path / "mark").exists()
+    result = job.latest_result()
+    assert result is not None
+    assert "no job of this backend" in (result.exc_string or "")
+
+
+def test_callbacks_and_webhooks_of_a_job_are_not_looked_at(queues: Queues, tmp_path: Path) -> None:
+    fields = {f"{when}_callback_name": b"os.system" for when in ("success", "failure", "stopped")}
+    hooks = json.dumps([{"url": "http://127.0.0.1:9/", "events": ["failed"]}]).encode()
+    write_job(queues, call("os.system", "x"), webhooks=hooks, **fields)
+    read = WarmWorker.job_class.fetch("forged", connection=queues.connection, serializer=queues.serializer)
+    assert read.webhooks == []
+    assert (read.success_callback, read.failure_callback, read.stopped_callback) == (None, None, None)
+    work(queues)
+    assert read.get_status() == "failed"
+
+
+@pytest.mark.parametrize("field", ["data", "meta", "result"])
+def test_a_pickle_in_a_job_is_not_opened(queues: Queues, registry: Registry, tmp_path: Path, field: str) -> None:
+    mark = tmp_path / "mark"
+    evil = pickle.dumps(Mark(mark))
+    job = write_job(queues, call("os.system", "x"), **({} if field == "data" else {field: evil}))
+    if field == "data":
+        queues.connection.hset(job.key, "data", zlib.compress(evil))
+    work(queues)
+    client.job_status(registry, queues, "forged")
+    client.overview(queues)
+    assert not mark.exists()
+
+
+def test_a_pickle_in_a_result_is_not_opened(queues: Queues, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    job = queues.queue(QueueName.PREDICT).enqueue("al_backend.jobs.live.predict", job_id="forged")
+    fields: dict[Any, Any] = {
+        "type": "1",
+        "return_value": base64.b64encode(pickle.dumps(Mark(mark))),
+        "created_at": "1",
     }
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=120
-    )
-    events = [json.loads(line) for line in done.stderr.splitlines()]
-    assert done.stdout == "", "RQ printed something in a format of its own"
-    (said,) = [event for event in events if event["logger"] == "work"]
-    assert said["message"] == "two\nlines, ***"
-    assert {"project": 7, "job": "train-7", "kind": "train", "request": "trace-1"}.items() <= said.items()
-    (died,) = [event for event in events if "terminated unexpectedly" in event["message"]]
-    assert died["project"] == 8
-    found = counted(queues)
-    assert found["al_backend_jobs", "train", "finished"] == 1
-    assert found["al_backend_job_failures", "train", KILLED] == 1
+    queues.connection.xadd(f"rq:results:{job.id}", fields)
+    with pytest.raises(Exception, match=r".") as caught:
+        job.latest_result()
+    assert not isinstance(caught.value, AssertionError)
+    assert not mark.exists()
+
+
+def test_where_rq_falls_back_to_pickle_it_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="A pickle from Redis could run code"):
+        resolve_serializer(None).loads(pickle.dumps(Mark(tmp_path / "mark")))
+    assert not (tmp_path / "mark").exists()
+
+
+def test_every_job_that_is_enqueued_somewhere_is_on_the_list() -> None:
+    sources = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
+    named = set(re.findall(r'"(al_backend\.jobs\.[a-z_]+\.[a-z_]+)"', sources))
+    assert named == FUNCTIONS, "name new jobs in al_backend/jobs/rq_workers.py, or no worker takes them"
