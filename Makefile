@@ -12,7 +12,7 @@ CYCLES ?= 3
 HEADLESS ?= 0
 BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 
-.PHONY: help setup label-studio demo test lint format bench export clean
+.PHONY: help setup label-studio demo test test-long lint format bench export clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -42,9 +42,12 @@ ifdef ARGS
 	$(PYTHON) -m pytest -ra --durations=10 $(ARGS)
 else
 # Side by side all but what talks to Label Studio: there, one server and its projects are shared, and waits are real.
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -ra --durations=10 -m "not labelstudio" --numprocesses logical --maxprocesses 8
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -ra --durations=10 -m "not labelstudio and not long" --numprocesses logical --maxprocesses 8
 	$(PYTHON) -m pytest -ra --durations=10 -m labelstudio
 endif
+
+test-long: setup ## What takes minutes and CI leaves out: large networks on many images, a slow learner by heart
+	$(PYTHON) -m pytest -ra --durations=10 -m long --timeout 3600
 
 lint: setup ## Check style and types
 	.venv/bin/ruff check .

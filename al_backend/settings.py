@@ -131,6 +131,9 @@ class Settings(LearningSettings, BaseSettings):
         "data", validation_alias=AliasChoices("MODEL_DIR"), description="Registry location, a path or any fsspec URL."
     )
     device: str = Field("auto", validation_alias=AliasChoices("DEVICE"), description="auto, cpu, cuda, cuda:1, ...")
+    train_devices: str = Field(
+        "", description="Devices that share every training, such as `cuda:0,cuda:1`; empty trains on `DEVICE` alone."
+    )
     host: str = Field("127.0.0.1", description="Address the web server binds; 0.0.0.0 lets other machines in.")
     port: int = Field(
         9090, ge=1, le=65535, validation_alias=AliasChoices("PORT"), description="Port of the web server."
@@ -181,6 +184,11 @@ class Settings(LearningSettings, BaseSettings):
     def learning(self) -> LearningSettings:
         """The learning settings alone, before a project's overrides."""
         return LearningSettings(**{name: getattr(self, name) for name in LearningSettings.model_fields})
+
+    @property
+    def training_devices(self) -> tuple[str, ...]:
+        """Devices of one training, at least one."""
+        return tuple(filter(None, (name.strip() for name in self.train_devices.split(",")))) or (self.device,)
 
     @property
     def auth_required(self) -> bool:

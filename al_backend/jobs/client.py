@@ -17,6 +17,7 @@ from rq.results import Result
 
 from al_backend.errors import BackendError, NoWorker
 from al_backend.jobs.context import job_name
+from al_backend.jobs.current import cancelled_ranking, training_cancelled_at
 from al_backend.jobs.documents import RANK_REQUEST, TRAIN_REQUEST, now, read_attempt, requested_at
 from al_backend.jobs.liveness import has_worker, in_flight, workers
 from al_backend.jobs.queues import QueueName, Queues
@@ -199,7 +200,12 @@ def _request(registry: Registry, queues: Queues, project_id: int, name: str, fie
 
 
 def job_status(registry: Registry, queues: Queues, job_id: str) -> str | None:
-    """`queued`, `started`, `finished` or `failed` for an id of `request_training`, `request_ranking` or the queues.
+    """`queued`, `started`, `finished`, `failed` or `canceled`, as RQ spells it.
+
+    Args:
+        registry: that keeps requests.
+        queues: that hold jobs.
+        job_id: an id of `request_training`, `request_ranking` or the queues.
 
     Returns:
         None for an id that nobody knows, or no longer knows.
@@ -224,12 +230,18 @@ def _request_status(registry: Registry, queues: Queues, kind: str, project_id: i
         return None
     if kind == "rank":
         rankings = [item for item in registry.rankings(project_id) if item.created_at >= asked]
-        if not rankings:
-            return "queued"
         published = registry.read_document(project_id, "published") or {}
-        return "finished" if any(item.id == published.get("ranking") for item in rankings) else "started"
+        if any(item.id == published.get("ranking") for item in rankings):
+            return "finished"
+        cancelled = cancelled_ranking(registry, project_id)
+        if cancelled is not None and cancelled.at >= asked:
+            return "canceled"
+        return "started" if rankings else "queued"
     if any(version.snapshot_at >= asked for version in registry.versions(project_id)):
         return "finished"
+    cancelled_at = training_cancelled_at(registry, project_id)
+    if cancelled_at is not None and cancelled_at >= asked:
+        return "canceled"
     attempt = read_attempt(registry, project_id)
     if attempt is not None and attempt.started_at >= asked and attempt.error is not None:
         return "failed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -103,6 +104,13 @@ def report_progress(**values: Any) -> None:
     if job is not None:
         job.meta["progress"] = values
         job.save_meta()
+
+
+def decided_at() -> datetime | None:
+    """When the current RQ job was decided on; None outside a job."""
+    job = get_current_job()
+    decided = None if job is None else job.meta.get("decided_at")
+    return None if decided is None else datetime.fromisoformat(decided)
 
 
 def job_name(kind: str, project_id: int, *parts: object) -> str:

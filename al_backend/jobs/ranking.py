@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from al_backend.cycle import ranking_number
 from al_backend.errors import BackendError
 from al_backend.inference import Outcome
 from al_backend.jobs.candidates import readable_and_labelled
 from al_backend.jobs.client import enqueue_reconcile, look_later
 from al_backend.jobs.context import Context, job_name, job_running
+from al_backend.jobs.current import is_cancelled
+from al_backend.jobs.current import newest_ranking as newest_ranking
 from al_backend.jobs.documents import THROUGHPUT, published_model_version
 from al_backend.jobs.patience import may_try_again
 from al_backend.jobs.strategies import strategy_of
@@ -27,12 +28,6 @@ from model.acquisition.strategy import RankingContext, Strategy
 from model.detectors.base import View
 
 _IDS = 2**20  # task ids that a score tells apart
-
-
-def newest_ranking(rankings: Sequence[Ranking], version: str | None) -> Ranking | None:
-    """The last ranking of a version; None without one."""
-    own = [item for item in rankings if item.version == version]
-    return max(own, key=lambda item: ranking_number(item.id), default=None)
 
 
 def score_shard(project_id: int, ranking_id: str, index: int, closer: bool = False) -> int:
@@ -57,6 +52,8 @@ def score_shard(project_id: int, ranking_id: str, index: int, closer: bool = Fal
         active = registry.active(project_id)
         if active is None or active.version != ranking.version:
             return 0  # a newer version took over; its own ranking measures the pool
+        if is_cancelled(registry, ranking, active):
+            return 0
         everything = (registry.closer_tasks if closer else registry.ranking_tasks)(project_id, ranking_id)
         if everything is None:
             return 0  # the ranking was removed and made again

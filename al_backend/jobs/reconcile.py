@@ -10,8 +10,10 @@ import logging
 from functools import lru_cache
 
 from al_backend import cycle
+from al_backend.jobs.cancel import note_labels
 from al_backend.jobs.client import error_key, look_later, pending_key
 from al_backend.jobs.context import Context, job_running
+from al_backend.jobs.documents import now
 from al_backend.jobs.liveness import remembers
 from al_backend.jobs.locks import exclusive
 from al_backend.jobs.observe import LabelMemory, observe, read_state
@@ -50,8 +52,12 @@ def _reconcile(here: Context, project_id: int) -> list[str]:
         look_later(here.queues, project_id, "Redis was empty a moment ago")
         return []
     settings = here.learning(project_id)
-    decided = cycle.decide(seen.snapshot, read_state(here, project_id), settings)
-    return [perform(here, project_id, action, seen, settings) for action in decided]
+    decided_at = now()  # before the state is read: what is cancelled from here on was not known
+    state = read_state(here, project_id)
+    if state.train_cancelled is not None and state.train_cancelled.labels is None:
+        note_labels(here.registry, project_id, state.train_cancelled, dict(seen.snapshot.labels))
+    decided = cycle.decide(seen.snapshot, state, settings)
+    return [perform(here, project_id, action, seen, settings, decided_at) for action in decided]
 
 
 @lru_cache(maxsize=1)
