@@ -184,6 +184,22 @@ def versions(context: typer.Context, project: ProjectArgument, as_json: JsonOpti
 
 
 @app.command()
+def report(
+    context: typer.Context,
+    project: ProjectArgument,
+    out: Annotated[Path, typer.Option(help="File to write, such as report.html.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write one HTML file to send around: learning curve, class balance, classes, versions."""
+    with command_output(context.obj, as_json=as_json) as output:
+        from al_backend.http.dashboard.report import write_report
+
+        facts = write_report(output.doors.settings, output.doors.registry, project, out)
+        document = {"project": facts.id, "title": facts.title, "versions": len(facts.versions), "file": str(out)}
+        output.show(document, lambda shown: f"{shown['file']}: {shown['title']}, {shown['versions']} versions")
+
+
+@app.command()
 def promote(
     context: typer.Context,
     project: ProjectArgument,
