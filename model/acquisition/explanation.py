@@ -92,7 +92,8 @@ def explained(table: pl.DataFrame, strategy: str, first: int) -> pl.DataFrame:
 
     Returns:
         The rows with, for each component, a column of its name and one that ends in `SHARE`: the share of the other
-        measured images that are less informative in this respect, in [0, 1]; null where it was not measured. `OWN_RANK` is the place, from 0, that the informativeness alone would give.
+        measured images that are less informative in this respect, in [0, 1]; null where it was not measured.
+        `OWN_RANK` is the place, from 0, that the informativeness alone would give.
     """
     shown: Sequence[Component] = [item for item in components(strategy) if item.column in table.columns]
     shares = [

@@ -219,7 +219,7 @@ def rank_and_publish(seeded: Seeded) -> str:
     here, project = seeded.here, seeded.project
     active = here.registry.active(project)
     assert active is not None
-    with mock.patch("al_backend.jobs.context.context", lambda: here):
+    with mock.patch("al_backend.jobs.context.context", return_value=here):
         perform(here, project, cycle.StartRanking(active.version), _observation(seeded, ""), here.learning(project))
         ranking = newest_ranking(here.registry.rankings(project), active.version)
         assert ranking is not None
@@ -310,3 +310,13 @@ def _data_uri(path: Path) -> str:
 def growth(labels: int) -> float:
     """A skill that grows with the labels and levels off."""
     return 0.25 + 0.55 * (1 - math.exp(-labels / 400))
+
+
+def reopened(made: Seeded, settings: Settings, registry: Registry, queues: Queues) -> Seeded:
+    """The same project in a copy of its registry."""
+    old = made.label_studio
+    client = MadeUpLabelStudio(old.tasks, sorted(old.labelled))
+    client.counts, client.model_version = dict(old.counts), old.model_version
+    here = Context(settings)
+    vars(here).update(registry=registry, queues=queues, label_studio=client, inference=made.here.inference)
+    return Seeded(here, made.project, client, made.truth, list(made.versions))
