@@ -19,7 +19,7 @@ from al_backend.jobs.queues import Queues, connect
 from al_backend.labelstudio.client import LabelStudio
 from al_backend.labelstudio.images import ImageSource
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
-from al_backend.masking import protect_logs
+from al_backend.masking import remember_secrets
 from al_backend.registry import ProjectRecord, Registry
 from al_backend.settings import LearningSettings, Settings, load_settings
 
@@ -85,7 +85,7 @@ class Context:
 def context() -> Context:
     """The context of this process, from its environment."""
     settings = load_settings()
-    protect_logs(settings)  # also in the process of a training, which starts nowhere else
+    remember_secrets(settings)
     return Context(settings)
 
 
