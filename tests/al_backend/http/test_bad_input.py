@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from al_backend.http.app import create_app
 from al_backend.http.bodies import LARGEST_SHORT_BODY, LONG_BODIES
 from al_backend.jobs.queues import Queues
-from al_backend.masking import protect_logs
+from al_backend.logs import Masker, TextFormatter
 from al_backend.registry import Registry
 from al_backend.settings import Settings
 from tests.al_backend.http.label_studio_bodies import CLASSIFICATION, LABEL_CONFIG
@@ -135,7 +135,7 @@ def test_what_label_studio_sends_of_all_tasks_is_longer(client: FlaskClient, rou
 def test_a_body_without_an_announced_length_is_limited_too(client: FlaskClient) -> None:
     # As gunicorn hands over a chunked body: nobody knows its end before it is read.
     surroundings = {"wsgi.input": _Endless(), "wsgi.input_terminated": True}
-    assert client.post("/setup", environ_overrides=surroundings).status_code == 413
+    assert client.post("/setup", environ_overrides=surroundings).status_code in (400, 413), "cut off, or refused"
 
 
 class _Endless(io.RawIOBase):
@@ -179,16 +179,23 @@ def test_json_that_is_deep_inside_a_project_does_no_harm(
     "action", ["A\nWARNING root: forged", "A\r\nSet-Cookie: x=1", "A\x1b[2J", "A\u2028B", "A\x00B"]
 )
 def test_what_a_webhook_says_cannot_forge_a_log_line_or_a_header(
-    client: FlaskClient, connected: int, settings: Settings, caplog: pytest.LogCaptureFixture, action: str
+    client: FlaskClient, connected: int, monkeypatch: pytest.MonkeyPatch, action: str
 ) -> None:
-    protect_logs(settings)
-    caplog.set_level("DEBUG")
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(TextFormatter(Masker()))
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+    monkeypatch.setattr(logging.getLogger(), "level", logging.DEBUG)
     answer = client.post("/webhook", json={"action": action, "project": connected})
     assert answer.status_code == 200
     wrong = client.post("/webhook", json={"action": "A", "project": action})
     assert wrong.status_code == 400
     logging.getLogger("al_backend.test").warning("Event %s", action)
-    for line in [*caplog.text.splitlines(), wrong.status, *wrong.headers.values()]:
+    try:
+        raise ValueError(action)
+    except ValueError:
+        logging.getLogger("al_backend.test").exception("Failed")
+    for line in [*stream.getvalue().splitlines(), wrong.status, *wrong.headers.values()]:
         assert not line.startswith(("WARNING root", "Set-Cookie"))
         assert not any(char in line for char in "\r\x1b\x00\u2028")
 
