@@ -1,6 +1,8 @@
 """Somebody labels without a pause while processes are killed, Redis is emptied and Label Studio misbehaves.
 
-Everything is drawn from a seed. `make chaos` runs 300 faults; `CHAOS_SEED` and `CHAOS_FAULTS` choose others.
+Everything is drawn from a seed. `make chaos` runs 300 faults; `CHAOS_SEED` and `CHAOS_FAULTS` choose others. A seed
+stands for the faults and their moments, not for what they meet: a run that failed is repeated only roughly. What a
+failure turned out to be has a quick test of its own beside the code that was wrong.
 """
 
 from __future__ import annotations
@@ -24,13 +26,15 @@ pytestmark = [pytest.mark.labelstudio, pytest.mark.redis, pytest.mark.slow]
 
 FAULTS = int(os.environ.get("CHAOS_FAULTS", "32"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
+FAILED_ONCE = (4, 5)
+"""Seeds that found something; run by `make chaos`, because each takes minutes."""
 
 _SETTLED_WITHIN = 300.0  # ten times what it takes on an idle machine
 _STOPPED_WITHIN = 20.0
 
 
 @pytest.mark.timeout(600 + 15 * FAULTS)
-@pytest.mark.parametrize("seed", [SEED])
+@pytest.mark.parametrize("seed", [SEED, *(pytest.param(seed, marks=pytest.mark.long) for seed in FAILED_ONCE)])
 def test_everything_is_right_again_once_it_is_quiet(
     seed: int,
     label_studio_program: Path,
