@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
-from al_backend.registry import Version
 from model.simulation.stopping import StoppingHint, stopping_hint
 
 
-def learning_curve(versions: Sequence[Version]) -> list[tuple[int, float]]:
+class Trained(Protocol):
+    """What is looked at of a version; `registry.Version` has it all."""
+
+    @property
+    def number(self) -> int: ...  # noqa: D102
+
+    @property
+    def detector(self) -> str: ...  # noqa: D102
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def images_labelled(self) -> int: ...  # noqa: D102
+
+    @property
+    def metrics(self) -> Mapping[str, Any] | None: ...  # noqa: D102
+
+
+def learning_curve(versions: Sequence[Trained]) -> list[tuple[int, float]]:
     """(labelled images, mAP50) of the versions that can be compared with the newest, oldest first.
 
     They reach back as far as detector and classes are the same and no labels were taken away. Refused versions count:
@@ -18,16 +37,16 @@ def learning_curve(versions: Sequence[Version]) -> list[tuple[int, float]]:
     curve: list[tuple[int, float]] = []
     for version in newest_first:
         newest = newest_first[0]
-        fewer = not curve or len(version.labels) <= curve[-1][0]
+        fewer = not curve or version.images_labelled <= curve[-1][0]
         if (version.detector, version.classes) != (newest.detector, newest.classes) or not fewer:
             break
         quality = (version.metrics or {}).get("map50")
         if quality is not None:
-            curve.append((len(version.labels), float(quality)))
+            curve.append((version.images_labelled, float(quality)))
     return curve[::-1]
 
 
-def worth_of_labels(versions: Sequence[Version], threshold: float) -> StoppingHint | None:
+def worth_of_labels(versions: Sequence[Trained], threshold: float) -> StoppingHint | None:
     """Whether more labels still help; None while there are too few versions to say.
 
     Args:

@@ -129,7 +129,7 @@ def _version(version: Version) -> dict[str, Any]:
         "version": version.name,
         "detector": version.detector,
         "classes": list(version.classes),
-        "labels": len(version.labels),
+        "labels": version.images_labelled,
         "boxes": version.boxes,
         "validation_images": version.validation_images,
         "map50": metrics.get("map50"),

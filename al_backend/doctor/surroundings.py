@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -14,10 +15,14 @@ from al_backend.http.auth import check_auth_settings
 from al_backend.jobs import liveness
 from al_backend.jobs.queues import QueueName, Queues, connect
 from al_backend.labelstudio.client import LabelStudio
+from al_backend.masking import masked_url
 from al_backend.registry import Registry
 from al_backend.settings import Settings
 
 LEAST_FREE_GIB = 2.0
+
+TESTED_LABEL_STUDIO = "1.23"
+"""Release whose behaviour was measured; how the queue is ordered is no documented interface of Label Studio."""
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PROBE = "doctor_probe"
@@ -133,9 +138,9 @@ def web_server(settings: Settings) -> Finding:
 
 def label_studio(settings: Settings) -> tuple[list[Finding], LabelStudio | None]:
     """Whether Label Studio answers and takes our key; the client when it does."""
-    url = settings.label_studio_url
+    url = masked_url(settings.label_studio_url)
     try:
-        answer = httpx.get(f"{url}/health", timeout=_TIMEOUT, verify=settings.verify_ssl)
+        answer = httpx.get(f"{settings.label_studio_url}/health", timeout=_TIMEOUT, verify=settings.verify_ssl)
         reached = answer.status_code == 200
         seen = f"{url}/health answers {answer.status_code}, expected 200."
     except (httpx.HTTPError, httpx.InvalidURL) as found:
@@ -149,7 +154,27 @@ def label_studio(settings: Settings) -> tuple[list[Finding], LabelStudio | None]
         user = client.whoami()
     except (ConfigError, LabelStudioError) as found:
         return [*findings, _refused_key(found)], None
-    return [*findings, fine("token", f"Label Studio takes the key as {user.get('email', 'a user')}.")], client
+    findings.append(fine("token", f"Label Studio takes the key as {user.get('email', 'a user')}."))
+    return [*findings, *_release(client)], client
+
+
+def _release(client: LabelStudio) -> Iterator[Finding]:
+    """Whether this is the Label Studio whose behaviour is known."""
+    check = "label studio release"
+    try:
+        release = client.version()
+    except (LabelStudioError, KeyError) as found:
+        yield warning(check, f"Label Studio does not say its release: {found}", "See /api/version there.")
+        return
+    if release == TESTED_LABEL_STUDIO or release.startswith(f"{TESTED_LABEL_STUDIO}."):
+        yield fine(check, f"Label Studio is {release}.")
+    else:
+        yield warning(
+            check,
+            f"Label Studio is {release}; this backend was tested with {TESTED_LABEL_STUDIO}. How it serves tasks may "
+            "differ.",
+            "Compare the order that it serves with the queue's tab, or install the tested release.",
+        )
 
 
 def _refused_key(found: BackendError) -> Finding:

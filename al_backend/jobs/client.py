@@ -15,6 +15,7 @@ from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Job
 from rq.results import Result
 
+from al_backend import logs
 from al_backend.errors import BackendError, NoWorker
 from al_backend.jobs.context import job_name
 from al_backend.jobs.current import cancelled_ranking, training_cancelled_at
@@ -71,7 +72,7 @@ def enqueue_reconcile(queues: Queues, project_id: int, reason: str) -> bool:
         job_timeout=_RECONCILE_TIMEOUT,
         result_ttl=300,
         failure_ttl=3600,
-        meta={"project": project_id, "kind": "reconcile", "reason": reason},
+        meta={"project": project_id, "kind": "reconcile", "reason": reason} | _request_id(),
     )
     return True
 
@@ -89,6 +90,12 @@ def enqueue_due_looks(queues: Queues) -> None:
         project_id, reason = json.loads(member)
         enqueue_reconcile(queues, int(project_id), str(reason))
         queues.connection.zrem(_LATER_KEY, member)
+
+
+def _request_id() -> dict[str, str]:
+    """The request that asks, so that the log of its job names it."""
+    request = logs.fields().get("request")
+    return {} if request is None else {"request": str(request)}
 
 
 def _waits(queues: Queues, job_id: object) -> bool:
@@ -126,7 +133,7 @@ def predict(
         ttl=math.ceil(timeout),
         result_ttl=60,
         failure_ttl=60,
-        meta={"project": project_id, "kind": "predict", "tasks": len(tasks)},
+        meta={"project": project_id, "kind": "predict", "tasks": len(tasks)} | _request_id(),
     )
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

@@ -20,6 +20,7 @@ from al_backend.jobs.queues import Queues, connect
 from al_backend.labelstudio.client import LabelStudio
 from al_backend.labelstudio.images import ImageSource
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
+from al_backend.masking import remember_secrets
 from al_backend.registry import ProjectRecord, Registry
 from al_backend.settings import LearningSettings, Settings, load_settings
 
@@ -84,7 +85,9 @@ class Context:
 @lru_cache(maxsize=1)
 def context() -> Context:
     """The context of this process, from its environment."""
-    return Context(load_settings())
+    settings = load_settings()
+    remember_secrets(settings)
+    return Context(settings)
 
 
 @contextmanager

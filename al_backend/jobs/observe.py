@@ -48,11 +48,12 @@ class LabelMemory:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A project's pool and labelling config beside the snapshot that was made of them."""
+    """A project's pool, labelling config and title beside the snapshot that was made of them."""
 
     snapshot: cycle.Snapshot
     pool: list[Task]
     config: LabelingConfig
+    title: str = ""
 
 
 def observe(here: Context, memory: LabelMemory, project_id: int) -> Observation:
@@ -87,7 +88,7 @@ def observe(here: Context, memory: LabelMemory, project_id: int) -> Observation:
         duplicates=_duplicates(client, project_id, published) if stored.get(published or "", 0) > len(scored) else (),
         taken_at=taken_at,
     )
-    return Observation(snapshot, pool, config)
+    return Observation(snapshot, pool, config, project.title)
 
 
 def _titles(client: LabelStudio, project_id: int) -> frozenset[str]:
@@ -147,10 +148,10 @@ def read_state(here: Context, project_id: int) -> cycle.State:
         train_from_scratch=bool((train_request or {}).get("from_scratch")),
         rank_requested_at=requested_at(registry.read_document(project_id, RANK_REQUEST)),
         attempt=read_attempt(registry, project_id),
-        unpromoted=_unpromoted(versions, active),
         train_cancelled=cancelled_training(registry, project_id),
         rank_cancelled_at=None if rank_cancelled is None else rank_cancelled.at,
         ranking_cancelled=current.cancelled is not None,
+        unpromoted=_unpromoted(versions, active),
     )
 
 

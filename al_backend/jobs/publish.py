@@ -8,8 +8,10 @@ import time
 
 import polars as pl
 
+from al_backend import metrics
 from al_backend.cycle import UNTRAINED, version_of
 from al_backend.errors import BackendError
+from al_backend.jobs import telemetry
 from al_backend.jobs.client import look_later
 from al_backend.jobs.context import Context, job_running, report_progress
 from al_backend.jobs.current import current_ranking, is_cancelled
@@ -64,6 +66,8 @@ def publish(project_id: int, ranking_id: str) -> int:
                     "publish_seconds": round(time.monotonic() - started, 2),
                 },
             )
+        telemetry.add(here.queues.connection, metrics.RANKINGS, project=project_id)
+        logger.info("Project %d: Label Studio serves %d tasks by %s", project_id, len(complete), ranking_id)
         look_later(here.queues, project_id, f"{ranking_id} is published")
         return created
 
@@ -77,6 +81,7 @@ def retire(project_id: int) -> int:
     with job_running() as here, here.writing(project_id):
         doomed = _obsolete(here, project_id)
         deleted = here.label_studio.delete_predictions(doomed[:RETIRE_SLICE])
+        telemetry.add(here.queues.connection, metrics.PREDICTIONS_DELETED, deleted, project=project_id)
         look_later(here.queues, project_id, f"{deleted} old predictions are deleted")
         return deleted
 
@@ -117,6 +122,9 @@ def _import(here: Context, ranking: Ranking, complete: pl.DataFrame) -> int:
             pause=here.settings.publish_pause,
             on_progress=look,
         )
+        connection = here.queues.connection
+        telemetry.add(connection, metrics.PREDICTIONS_WRITTEN, report.created, project=project_id)
+        telemetry.add(connection, metrics.PREDICTIONS_DROPPED, len(report.dropped), project=project_id)
         return report.created, report.dropped
 
     created, dropped = importing(todo)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from al_backend import logs, metrics
 from al_backend.errors import BackendError
 from al_backend.inference import Outcome
+from al_backend.jobs import telemetry
 from al_backend.jobs.candidates import readable_and_labelled
 from al_backend.jobs.client import enqueue_reconcile, look_later
 from al_backend.jobs.context import Context, job_name, job_running
@@ -19,6 +22,7 @@ from al_backend.jobs.current import is_cancelled
 from al_backend.jobs.current import newest_ranking as newest_ranking
 from al_backend.jobs.documents import THROUGHPUT, published_model_version
 from al_backend.jobs.patience import may_try_again
+from al_backend.jobs.queue_head import pool_summary, queue_head
 from al_backend.jobs.strategies import strategy_of
 from al_backend.labelstudio.codec import to_regions
 from al_backend.labelstudio.labeling_config import LabelingConfig
@@ -26,6 +30,8 @@ from al_backend.registry import Phase, Ranking
 from model.acquisition.order import order_scores, place
 from model.acquisition.strategy import RankingContext, Strategy
 from model.detectors.base import View
+
+logger = logging.getLogger(__name__)
 
 _IDS = 2**20  # task ids that a score tells apart
 
@@ -68,6 +74,7 @@ def score_shard(project_id: int, ranking_id: str, index: int, closer: bool = Fal
         if closer:
             frame = frame.with_columns(tasks["labelled"])
         registry.write_shard(project_id, ranking_id, index, frame, phase)
+        _count(here, project_id, len(items), time.monotonic() - started)
         if not closer:  # a closer look takes longer, and would make the pool's shards small
             _note_throughput(here, project_id, len(items), time.monotonic() - started)
         if len(finished | {index}) >= (everything["shard"].n_unique() if closer else ranking.shards):
@@ -91,7 +98,9 @@ def score_new(project_id: int, ranking_id: str, items: list[tuple[int, str | Non
         items = [(task, value) for task, value in items if task not in have]
         if not items:
             return 0
+        started = time.monotonic()
         measured, postponed = _measure(here, ranking, items, closer=True)
+        _count(here, project_id, len(items), time.monotonic() - started)
         later = [
             task
             for task in postponed
@@ -106,6 +115,7 @@ def score_new(project_id: int, ranking_id: str, items: list[tuple[int, str | Non
             chunk=here.settings.publish_chunk,
             pause=here.settings.publish_pause,
         )
+        telemetry.add(here.queues.connection, metrics.PREDICTIONS_WRITTEN, report.created, project=project_id)
         look_later(here.queues, project_id, f"{report.created} new tasks are placed")
         return report.created
 
@@ -139,6 +149,9 @@ def order(here: Context, ranking: Ranking) -> pl.DataFrame:
     complete = complete.with_row_index("rank").with_columns(
         pl.col("rank").cast(pl.Int64), pl.Series("order_score", order_scores(len(complete)))
     )
+    # Before the order: whoever finds that finds this, too.
+    head = queue_head(here.registry, ranking, complete, measured)
+    here.registry.write_head(ranking.project, ranking.id, head, pool_summary(complete))
     here.registry.write_order(ranking.project, ranking.id, complete, ranking_of_readable.fitted)
     return complete
 
@@ -216,7 +229,7 @@ def _measure(
         if outcome.passing:
             postponed[outcome.task_id] = str(outcome.error)
     measured = strategy.columns(context) | (strategy.candidate_columns(context) if closer else {})
-    schema = {"task_id": pl.Int64, **measured, "regions": pl.String, "error": pl.String}
+    schema: dict[str, Any] = {"task_id": pl.Int64, **measured, "regions": pl.String, "error": pl.String}
     return pl.DataFrame(rows, schema=schema), postponed
 
 
@@ -240,6 +253,8 @@ def _row(
     closer: bool,
 ) -> dict[str, Any]:
     if outcome.detections is None:
+        with logs.bound(task=outcome.task_id):
+            logger.info("An image goes to the end of the queue: %s", outcome.error)
         return {"task_id": outcome.task_id, "regions": "[]", "error": outcome.error or "The image could not be read."}
     threshold = config.score_threshold if config.score_threshold is not None else ranking.strategy["score_threshold"]
     regions = to_regions(outcome.detections[View.ORIGINAL], context.classes, config, threshold=threshold)
@@ -247,6 +262,11 @@ def _row(
     if closer:
         measured |= strategy.measure_candidate(outcome.task_id, outcome.detections, context)
     return {"task_id": outcome.task_id, **measured, "regions": json.dumps(regions), "error": None}
+
+
+def _count(here: Context, project_id: int, images: int, seconds: float) -> None:
+    telemetry.add(here.queues.connection, metrics.IMAGES_SCORED, images, project=project_id)
+    telemetry.add(here.queues.connection, metrics.SCORING_SECONDS, seconds, project=project_id)
 
 
 def _note_throughput(here: Context, project_id: int, images: int, seconds: float) -> None:

@@ -10,16 +10,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
+from al_backend import logs, metrics
 from al_backend.child_process import die_with_parent
 from al_backend.cycle import Snapshot
 from al_backend.errors import RegistryError
 from al_backend.gate import judge
+from al_backend.jobs import telemetry
 from al_backend.jobs.autoencoder import train_autoencoder
 from al_backend.jobs.cancel import TrainingWatch
 from al_backend.jobs.client import look_later
 from al_backend.jobs.context import Context, decided_at, job_running, report_progress
 from al_backend.jobs.dataset import ProjectLabels, read_labels
 from al_backend.jobs.documents import fail_attempt, now, start_attempt, withdraw_attempt
+from al_backend.jobs.log_tail import keeping_log
 from al_backend.jobs.room import require_room
 from al_backend.labelstudio.labeling_config import parse_labeling_config
 from al_backend.registry import Version
@@ -30,12 +33,15 @@ from model.detectors.factory import create, find_base, load, resolve_device
 from model.detectors.several_devices import fit_on
 from model.errors import NotEnoughLabels, TrainingCancelled
 from model.training.config import Progress, TrainingConfig
-from model.training.evaluation import Evaluation, evaluate
+from model.training.evaluation import Evaluation, detect_all, evaluate, score
+from model.training.intervals import quality_intervals
 from model.training.loss_config import LossConfig
 
 logger = logging.getLogger(__name__)
 
 _NICENESS = 10
+_TELL_EVERY = 10.0
+"""Seconds between two lines about the progress in the log."""
 
 
 def train(project_id: int, from_scratch: bool) -> str:
@@ -52,12 +58,21 @@ def train(project_id: int, from_scratch: bool) -> str:
         if resolve_device(here.settings.training_devices[0]) == "cpu":
             os.nice(_NICENESS)  # the web server and the inference worker share these cores
         try:
-            return _train(here, project_id, from_scratch)
+            with keeping_log(here.queues.connection):
+                return _train(here, project_id, from_scratch)
         except TrainingCancelled as error:
             logger.info("%s", error)
+            _count(here, project_id, "cancelled")
             return ""
+        except Exception:
+            _count(here, project_id, "failed")
+            raise
         finally:
             look_later(here.queues, project_id, "a training ended")
+
+
+def _count(here: Context, project_id: int, outcome: str) -> None:
+    telemetry.add(here.queues.connection, metrics.TRAININGS, project=project_id, outcome=outcome)
 
 
 def _train(here: Context, project_id: int, from_scratch: bool) -> str:
@@ -115,6 +130,8 @@ def _fit_and_register(
 ) -> str:
     registry = here.registry
     name, number = registry.next_version_name(project_id, settings.detector, digest)
+    logs.bind(version=name)
+    logger.info("Project %d: training on %d images", project_id, len(labels.train))
     parent = _active_version(here, project_id)
     state = here.settings.data_dir / "trainings" / str(project_id)
     detector = _starting_point(here, project_id, settings, labels.train.classes, parent, from_scratch)
@@ -134,7 +151,7 @@ def _fit_and_register(
     )
     made = train_autoencoder(settings, labels, resolve_device(here.settings.training_devices[0]), _reporter(watch))
     report_progress(phase="evaluate", iteration=0, iterations=1)
-    candidate = evaluate(detector, labels.validation)
+    candidate, intervals = _evaluate_candidate(detector, labels.validation)
     baseline = None if parent is None else _evaluate_version(here, project_id, parent, labels.validation)
     verdict = judge(candidate, baseline, None if parent is None else parent.name, drop=settings.gate_drop)
     counts = labels.train.class_counts()
@@ -152,7 +169,7 @@ def _fit_and_register(
         train_images=len(labels.train),
         validation_images=len(labels.validation),
         boxes=labels.train.num_boxes,
-        metrics=candidate.as_dict(),
+        metrics={**candidate.as_dict(), "intervals": intervals},
         training=report.as_dict(),
         settings=settings.model_dump(),
         gate=verdict,
@@ -172,6 +189,7 @@ def _fit_and_register(
         shutil.rmtree(leftover, ignore_errors=True)  # a leftover harms nobody: it fits no other training
     if verdict.promoted:
         registry.promote(project_id, name, reason=verdict.reason)
+    _count(here, project_id, "promoted" if verdict.promoted else "refused")
     logger.info(
         "Project %d: %s %s. %s", project_id, name, "promoted" if verdict.promoted else "refused", verdict.reason
     )
@@ -207,6 +225,15 @@ def _starting_point(
     )
 
 
+def _evaluate_candidate(
+    detector: Detector, validation: DetectionDataset
+) -> tuple[Evaluation, dict[str, tuple[float, float]] | None]:
+    """Quality on the held-out images, and how far chance goes in it."""
+    images, found, skipped = detect_all(detector, validation)
+    measured = score(images, found, validation.classes, detector.classes, skipped=skipped)
+    return measured, quality_intervals(images, found, validation.classes, detector.classes)
+
+
 def _evaluate_version(here: Context, project_id: int, version: Version, validation: DetectionDataset) -> Evaluation:
     """A former version on today's held-out images, in terms of the classes that it knows."""
     detector = load(here.registry.fetch_version(project_id, version.name), device=here.settings.training_devices[0])
@@ -230,14 +257,18 @@ def with_classes(dataset: DetectionDataset, classes: tuple[str, ...]) -> Detecti
 
 def _reporter(watch: TrainingWatch) -> Callable[[Progress], None]:
     """Progress for `/jobs`, at most about once a second so that Redis does not slow the training."""
-    last = -1.0
+    last = told = float("-inf")
 
     def report(progress: Progress) -> None:
-        nonlocal last
+        nonlocal last, told
         watch.check()
         if time.monotonic() - last < 1.0 and progress.iteration < progress.iterations:
             return
         last = time.monotonic()
+        if last - told >= _TELL_EVERY or progress.iteration >= progress.iterations:
+            told = last
+            loss = "" if progress.loss is None else f", loss {progress.loss:.4g}"
+            logger.info("%s: %d of %d%s", progress.phase, progress.iteration, progress.iterations, loss)
         report_progress(
             phase=progress.phase,
             iteration=progress.iteration,

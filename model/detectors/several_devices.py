@@ -93,7 +93,10 @@ def fit_on(
     if len(names) == 1:
         return detector, detector.fit(train, validation, config, on_progress)
     each = replace(config, batch_size=-(-config.batch_size // len(names)))
-    with tempfile.TemporaryDirectory(prefix="al-devices-") as folder:
+    if config.checkpoint is not None:
+        config.checkpoint.mkdir(parents=True, exist_ok=True)
+    # Beside the state: in the system's folder for temporary files a killed training's weights would stay for good.
+    with tempfile.TemporaryDirectory(prefix="devices-", dir=config.checkpoint) as folder:
         work = _Work(Path(folder), names, train, validation, each)
         detector.save(work.start)
         report = _run(work, on_progress)

@@ -311,7 +311,9 @@ def test_items_that_got_lost_on_the_way_are_sent_again_and_invalid_ones_are_not_
             stored[item["task"]] = row | item
         return httpx.Response(201, json={"created": len(kept)})
 
-    items = [{"task": task, "result": [], "score": 0.5, "model_version": "v1"} for task in (1, 2, 3)]
+    items: list[dict[str, Any]] = [
+        {"task": task, "result": [], "score": 0.5, "model_version": "v1"} for task in (1, 2, 3)
+    ]
     report = client(answer).import_predictions(7, items, pause=0)
     assert sent == [[1, 2, 3], [1, 2]]
     assert (report.created, report.dropped) == (2, (2,))
