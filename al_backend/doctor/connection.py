@@ -10,8 +10,8 @@ from al_backend.doctor.finding import Finding, error, fine, warning
 from al_backend.doctor.subject import Subject
 from al_backend.errors import BackendError
 from al_backend.extra_params import parse_extra_params
-from al_backend.jobs.queues import without_password
 from al_backend.labelstudio.client import Project
+from al_backend.masking import masked_url
 
 
 def model_connection(subject: Subject, project: Project) -> Iterator[Finding]:
@@ -130,7 +130,7 @@ def other_webhooks(subject: Subject) -> Iterator[Finding]:
     if orphans:
         yield warning(
             "other webhooks",
-            f"Webhooks lead to {', '.join(map(without_password, orphans))}, where no model connection leads: Label "
+            f"Webhooks lead to {', '.join(map(masked_url, orphans))}, where no model connection leads: Label "
             "Studio keeps them when a connection is removed. Where nothing answers, every submit waits a second.",
             "Delete them in Settings, Webhooks, if nobody needs them.",
         )

@@ -17,6 +17,7 @@ from al_backend.errors import BackendError, LabelConfigError, LabelStudioError
 from al_backend.inference import image_value
 from al_backend.jobs.client import error_key
 from al_backend.jobs.documents import read_attempt
+from al_backend.jobs.failures import last_failures
 from al_backend.labelstudio.client import Project
 from al_backend.labelstudio.images import ImageSource
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
@@ -113,6 +114,12 @@ def _last_run(subject: Subject) -> Iterator[Finding]:
                 "reconcile",
                 f"The last look at the project failed: {said.decode() if isinstance(said, bytes) else said}",
                 "See the log.",
+            )
+        for kind, reason in last_failures(subject.queues.connection, subject.project_id).items():
+            yield error(
+                f"{kind} job",
+                f"The last {kind} job failed: {reason}",
+                "Solve what it names; it is tried again by itself.",
             )
     attempt = read_attempt(subject.registry, subject.project_id) if subject.registry is not None else None
     if attempt is not None and attempt.error:

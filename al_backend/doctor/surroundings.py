@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import redis
@@ -94,17 +95,25 @@ def registry(settings: Settings) -> tuple[list[Finding], Registry | None]:
 
 def disk(settings: Settings) -> Finding:
     """Whether images and versions have room."""
-    folder = settings.data_dir.absolute()
+    remedies = {settings.data_dir: "set AL_DATA_DIR to another disk, or AL_CACHE_MB to less"}
+    if "://" not in settings.model_dir:
+        remedies.setdefault(Path(settings.model_dir), "set MODEL_DIR to another disk")
+    for named, remedy in remedies.items():
+        free = _free_gib(named)
+        if free < LEAST_FREE_GIB:
+            return warning(
+                "disk",
+                f"{free:.1f} GiB are free on the disk of {named}; expected at least {LEAST_FREE_GIB:.0f}.",
+                f"Free some space, or {remedy}.",
+            )
+    return fine("disk", f"{_free_gib(settings.data_dir):.1f} GiB are free on the disk of {settings.data_dir}.")
+
+
+def _free_gib(folder: Path) -> float:
+    folder = folder.absolute()
     while not folder.exists():
         folder = folder.parent
-    free = shutil.disk_usage(folder).free / 2**30
-    if free < LEAST_FREE_GIB:
-        return warning(
-            "disk",
-            f"{free:.1f} GiB are free on the disk of {settings.data_dir}; expected at least {LEAST_FREE_GIB:.0f}.",
-            "Free some space, or set AL_DATA_DIR to another disk, or AL_CACHE_MB to less.",
-        )
-    return fine("disk", f"{free:.1f} GiB are free on the disk of {settings.data_dir}.")
+    return shutil.disk_usage(folder).free / 2**30
 
 
 def web_server(settings: Settings) -> Finding:
