@@ -6,6 +6,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,7 @@ def test_a_disk_that_fills_up_and_one_that_takes_no_writes_between_two_trainings
         ):
             with trouble(disk):
                 field.label_more(project, 4)
-                note = field.until(f"a note about {words}", lambda sought=words: said(field, project, sought), 60)
+                note = field.until(f"a note about {words}", partial(said, field, project, words), 60)
                 assert "MODEL_DIR" in note
                 field.check(project, versions=number - 1)
             field.wait_published(project, number=number)

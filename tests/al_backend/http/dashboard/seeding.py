@@ -27,6 +27,7 @@ from al_backend.jobs.ranking import newest_ranking, score_shard
 from al_backend.labelstudio.labeling_config import parse_labeling_config
 from al_backend.labelstudio.records import Task
 from al_backend.registry import GateVerdict, Registry, Version
+from al_backend.registry.records import utc_now
 from al_backend.settings import Settings
 from model.data.dataset import LabelledImage
 from model.data.reef import SPECIES, write_reef
@@ -220,7 +221,8 @@ def rank_and_publish(seeded: Seeded) -> str:
     active = here.registry.active(project)
     assert active is not None
     with mock.patch("al_backend.jobs.context.context", return_value=here):
-        perform(here, project, cycle.StartRanking(active.version), _observation(seeded, ""), here.learning(project))
+        start = cycle.StartRanking(active.version)
+        perform(here, project, start, _observation(seeded, ""), here.learning(project), utc_now())
         ranking = newest_ranking(here.registry.rankings(project), active.version)
         assert ranking is not None
         for index in range(ranking.shards):
