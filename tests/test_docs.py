@@ -50,7 +50,7 @@ LABEL_STUDIO_VARIABLES = {
     "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED",
     "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT",
 }
-FOLDERS = ("al_backend", "benchmarks", "docs", "examples", "model", "tests")
+FOLDERS = ("al_backend", "benchmarks", "deploy", "docs", "examples", "model", "tests")
 TOP_FILES = re.compile(r"(?:README\.md|LICENSE|Makefile|Dockerfile|pyproject\.toml|\.ci/run|docker-compose[\w.]*\.yml)")
 
 
