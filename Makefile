@@ -12,7 +12,7 @@ CYCLES ?= 3
 HEADLESS ?= 0
 BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 
-.PHONY: help setup label-studio demo test lint format bench export clean
+.PHONY: help setup label-studio demo test test-long lint format bench docs reference export clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -42,9 +42,12 @@ ifdef ARGS
 	$(PYTHON) -m pytest -ra --durations=10 $(ARGS)
 else
 # Side by side all but what talks to Label Studio: there, one server and its projects are shared, and waits are real.
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -ra --durations=10 -m "not labelstudio" --numprocesses logical --maxprocesses 8
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -ra --durations=10 -m "not labelstudio and not long" --numprocesses logical --maxprocesses 8
 	$(PYTHON) -m pytest -ra --durations=10 -m labelstudio
 endif
+
+test-long: setup ## What takes minutes and CI leaves out: large networks on many images, a slow learner by heart
+	$(PYTHON) -m pytest -ra --durations=10 -m long --timeout 3600
 
 lint: setup ## Check style and types
 	.venv/bin/ruff check .
@@ -61,8 +64,16 @@ bench: setup ## Run every benchmark in its quick form
 		if [ $$name != __init__ ]; then echo "== $$name"; $(PYTHON) -m benchmarks.$$name --quick; fi; \
 	done
 
+docs: setup ## Build the documentation into .build/docs
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
+
+reference: setup ## Write the pages anew that are made from the code: settings, commands, routes
+	$(PYTHON) -m al_backend.settings_table > docs/settings.md
+	$(PYTHON) -m al_backend.commands_table > docs/commands.md
+	$(PYTHON) -m al_backend.routes_table > docs/routes.md
+
 export: $(UV) ## Write the requirements files anew from the lock
-	$(UV) export --quiet --frozen --no-dev --no-emit-project --no-annotate --no-header --output-file requirements.txt
+	$(UV) export --quiet --frozen --no-default-groups --no-emit-project --no-annotate --no-header --output-file requirements.txt
 	echo "label-studio==1.23.2" | $(UV) pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header --output-file requirements-label-studio.txt -
 
 clean: ## Remove what was installed and built, keep data/

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from model.simulation.stopping import StoppingHint, stopping_hint
@@ -21,7 +21,7 @@ class Trained(Protocol):
     def classes(self) -> tuple[str, ...]: ...  # noqa: D102
 
     @property
-    def labels(self) -> Sized: ...  # noqa: D102
+    def images_labelled(self) -> int: ...  # noqa: D102
 
     @property
     def metrics(self) -> Mapping[str, Any] | None: ...  # noqa: D102
@@ -37,12 +37,12 @@ def learning_curve(versions: Sequence[Trained]) -> list[tuple[int, float]]:
     curve: list[tuple[int, float]] = []
     for version in newest_first:
         newest = newest_first[0]
-        fewer = not curve or len(version.labels) <= curve[-1][0]
+        fewer = not curve or version.images_labelled <= curve[-1][0]
         if (version.detector, version.classes) != (newest.detector, newest.classes) or not fewer:
             break
         quality = (version.metrics or {}).get("map50")
         if quality is not None:
-            curve.append((len(version.labels), float(quality)))
+            curve.append((version.images_labelled, float(quality)))
     return curve[::-1]
 
 

@@ -13,6 +13,7 @@ from al_backend.http.auth import check_auth_settings
 from al_backend.jobs import liveness
 from al_backend.jobs.queues import QueueName, Queues, connect
 from al_backend.labelstudio.client import LabelStudio
+from al_backend.masking import masked_url
 from al_backend.registry import Registry
 from al_backend.settings import Settings
 
@@ -124,9 +125,9 @@ def web_server(settings: Settings) -> Finding:
 
 def label_studio(settings: Settings) -> tuple[list[Finding], LabelStudio | None]:
     """Whether Label Studio answers and takes our key; the client when it does."""
-    url = settings.label_studio_url
+    url = masked_url(settings.label_studio_url)
     try:
-        answer = httpx.get(f"{url}/health", timeout=_TIMEOUT, verify=settings.verify_ssl)
+        answer = httpx.get(f"{settings.label_studio_url}/health", timeout=_TIMEOUT, verify=settings.verify_ssl)
         reached = answer.status_code == 200
         seen = f"{url}/health answers {answer.status_code}, expected 200."
     except (httpx.HTTPError, httpx.InvalidURL) as found:

@@ -11,6 +11,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
+from al_backend import logs
 from al_backend.errors import BackendError
 from al_backend.extra_params import parse_extra_params
 from al_backend.http import bodies
@@ -81,6 +82,7 @@ def webhook() -> Response:
     """
     here, body = services(), bodies.read_object()
     action = bodies.text(body, "action")
+    logs.bind(task=bodies.task_of(body), kind=action[:64])
     if "project" not in body:
         raise BadRequest('The event names no project: switch on "Send payload" for this webhook in Label Studio.')
     project = here.known_project(bodies.project_id(body["project"])).id

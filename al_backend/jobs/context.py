@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -18,6 +19,7 @@ from al_backend.jobs.queues import Queues, connect
 from al_backend.labelstudio.client import LabelStudio
 from al_backend.labelstudio.images import ImageSource
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
+from al_backend.masking import protect_logs
 from al_backend.registry import ProjectRecord, Registry
 from al_backend.settings import LearningSettings, Settings, load_settings
 
@@ -82,7 +84,9 @@ class Context:
 @lru_cache(maxsize=1)
 def context() -> Context:
     """The context of this process, from its environment."""
-    return Context(load_settings())
+    settings = load_settings()
+    protect_logs(settings)  # also in the process of a training, which starts nowhere else
+    return Context(settings)
 
 
 @contextmanager
@@ -103,6 +107,13 @@ def report_progress(**values: Any) -> None:
     if job is not None:
         job.meta["progress"] = values
         job.save_meta()
+
+
+def decided_at() -> datetime | None:
+    """When the current RQ job was decided on; None outside a job."""
+    job = get_current_job()
+    decided = None if job is None else job.meta.get("decided_at")
+    return None if decided is None else datetime.fromisoformat(decided)
 
 
 def job_name(kind: str, project_id: int, *parts: object) -> str:

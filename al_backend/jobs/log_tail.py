@@ -59,7 +59,9 @@ class _Tail(logging.Handler):
         try:
             line = self.format(record)[:_LONGEST]
             with self._connection.pipeline() as together:
-                together.lpush(self._key, line).ltrim(self._key, 0, LINES - 1).expire(self._key, _KEPT)
+                together.lpush(self._key, line)
+                together.ltrim(self._key, 0, LINES - 1)
+                together.expire(self._key, _KEPT)
                 together.execute()
         except redis.RedisError:
             self.handleError(record)

@@ -8,6 +8,7 @@ import polars as pl
 
 from al_backend import cycle
 from al_backend.jobs.context import Context, job_name
+from al_backend.jobs.current import cancelled_ranking, cancelled_training, current_ranking
 from al_backend.jobs.documents import (
     RANK_REQUEST,
     TRAIN_REQUEST,
@@ -18,12 +19,11 @@ from al_backend.jobs.documents import (
 )
 from al_backend.jobs.liveness import any_in_flight, in_flight
 from al_backend.jobs.queues import QueueName
-from al_backend.jobs.ranking import newest_ranking
 from al_backend.jobs.strategies import looks_closer, strategy_of
 from al_backend.labelstudio.client import LabelStudio, Task
 from al_backend.labelstudio.codec import choose_annotation, label_digest
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
-from al_backend.registry import Phase, Ranking, Version
+from al_backend.registry import ActivePointer, Phase, Ranking, Version
 
 
 class LabelMemory:
@@ -130,9 +130,10 @@ def read_state(here: Context, project_id: int) -> cycle.State:
     active = registry.active(project_id)
     train_request = registry.read_document(project_id, TRAIN_REQUEST)
     state = None
-    current = newest_ranking(registry.rankings(project_id), active.version if active else None)
-    if current is not None:
-        state = _ranking_state(here, project_id, current, published=current.id == published)
+    current = current_ranking(registry, project_id)
+    if current.ranking is not None:
+        state = _ranking_state(here, project_id, current.ranking, published=current.ranking.id == published)
+    rank_cancelled = cancelled_ranking(registry, project_id)
     return cycle.State(
         active=active.version if active else None,
         trained_on=trained_on(versions),
@@ -147,7 +148,19 @@ def read_state(here: Context, project_id: int) -> cycle.State:
         train_from_scratch=bool((train_request or {}).get("from_scratch")),
         rank_requested_at=requested_at(registry.read_document(project_id, RANK_REQUEST)),
         attempt=read_attempt(registry, project_id),
+        train_cancelled=cancelled_training(registry, project_id),
+        rank_cancelled_at=None if rank_cancelled is None else rank_cancelled.at,
+        ranking_cancelled=current.cancelled is not None,
+        unpromoted=_unpromoted(versions, active),
     )
+
+
+def _unpromoted(versions: list[Version], active: ActivePointer | None) -> str | None:
+    """The newest version, if the gate let it pass and the pointer has not moved since."""
+    newest = max(versions, key=lambda version: version.number, default=None)
+    if newest is None or not newest.gate.promoted:
+        return None
+    return newest.name if active is None or active.changed_at < newest.created_at else None
 
 
 def _ranking_state(here: Context, project_id: int, current: Ranking, *, published: bool) -> cycle.RankingState:

@@ -24,6 +24,8 @@ from al_backend.jobs.liveness import living_worker, remembers
 from al_backend.jobs.load import telling_load
 from al_backend.jobs.queues import QueueName
 from al_backend.jobs.rq_workers import FreshWorker, WarmWorker
+from al_backend.logs import configure as configure_logging
+from al_backend.masking import masked
 from al_backend.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
@@ -80,7 +82,7 @@ def run_worker(settings: Settings, queue_names: Sequence[QueueName]) -> None:
         if kind == "cycle":
             timer.start()
         try:
-            worker.work(logging_level=settings.log_level, dequeue_strategy=dequeue_strategy(kind))
+            worker.work(logging_level=settings.log_level.upper(), dequeue_strategy=dequeue_strategy(kind))
         finally:
             stop.set()
 
@@ -112,14 +114,14 @@ def main(arguments: Sequence[str]) -> int:
     """`python -m al_backend.jobs.workers predict,score`: one worker process, settings from the environment."""
     try:
         settings = load_settings()
-        logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        configure_logging(settings)
         names = [QueueName(name) for argument in arguments for name in argument.split(",")]
         run_worker(settings, names)
     except ValueError as error:
         print(f"{error}; queues are {', '.join(name.value for name in QueueName)}.", file=sys.stderr)
         return 2
     except BackendError as error:
-        print(error, file=sys.stderr)
+        print(masked(str(error)), file=sys.stderr)
         return 1
     return 0
 

@@ -158,7 +158,7 @@ class Publishing(Reading):
         path = f"/api/projects/{project_id}/import/predictions"
         gone: list[int] = []
         missing = items
-        lost = False
+        lost = repeated = False
         for attempt in range(1, _CHUNK_TRIES + 1):
             try:
                 if lost:
@@ -182,7 +182,10 @@ class Publishing(Reading):
                 continue
             if int(answer["created"]) == len(missing):
                 return gone
-            return gone + [item["task"] for item in self._not_stored(project_id, missing)]
+            missing = self._not_stored(project_id, missing)
+            if repeated:
+                return gone + [item["task"] for item in missing]
+            repeated = True  # what is invalid is dropped again; what got lost on the way is not
         raise LabelStudioError(
             f"Tasks of project {project_id} keep disappearing while predictions are imported; try again later."
         )

@@ -9,6 +9,7 @@ from al_backend.errors import RegistryError, VersionNotFound
 from al_backend.registry.rankings import Phase
 from al_backend.registry.records import ActivePointer, GateVerdict, ProjectRecord, Ranking, Version
 from al_backend.registry.registry import FORMAT, Registry
+from al_backend.registry.retention import Retained
 
 __all__ = [
     "FORMAT",
@@ -19,6 +20,7 @@ __all__ = [
     "Ranking",
     "Registry",
     "RegistryError",
+    "Retained",
     "Version",
     "VersionNotFound",
 ]

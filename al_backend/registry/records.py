@@ -57,6 +57,10 @@ class Version(_Record):
         gate: the verdict about promotion.
         problems: what had to be left out, one sentence each.
         autoencoder: report of its training, whose result lies beside the detector; None where the strategy needs none.
+        leaving_since: since when nothing needs its weights any more; they go after a while. None while something does.
+        removed_at: when its weights were removed. The record stays, because the learning curve needs it, without
+            `labels`.
+        labelled: number of `labels` where these were taken out.
     """
 
     name: str
@@ -78,6 +82,14 @@ class Version(_Record):
     gate: GateVerdict
     problems: tuple[str, ...] = ()
     autoencoder: dict[str, Any] | None = None
+    leaving_since: UtcDatetime | None = None
+    removed_at: UtcDatetime | None = None
+    labelled: int | None = None
+
+    @property
+    def images_labelled(self) -> int:
+        """Labelled images that it has seen, held-out ones included."""
+        return len(self.labels) if self.labelled is None else self.labelled
 
 
 class ProjectRecord(_Record):

@@ -9,35 +9,39 @@ from pathlib import Path
 from typing import Any
 
 from al_backend.errors import RegistryError
+from al_backend.registry.copies import Copies
 from al_backend.registry.rankings import RankingShelf
 from al_backend.registry.records import ProjectRecord, utc_now
+from al_backend.registry.remote import open_storage
+from al_backend.registry.retention import RetentionShelf
 from al_backend.registry.shelf import MANIFEST, plain_name, project_folder
-from al_backend.registry.storage import LocalStorage, open_storage
-from al_backend.registry.versions import VersionShelf
+from al_backend.registry.storage import LocalStorage
 
 FORMAT = 1
 _RESERVED = ("project", "active")
 
 
-class Registry(VersionShelf, RankingShelf):
+class Registry(RetentionShelf, RankingShelf):
     """Everything that has to outlive Redis, on one fsspec location.
 
     Any process may be killed at any moment: single files are replaced as a whole, and what consists of several files
-    counts only once its manifest, written last, exists. On a local disk two processes may move the same pointer;
-    on object stores the last writer wins.
+    counts only once its manifest, written last, exists. On a local disk and on S3 two processes may move the same
+    pointer and no move is lost; on other remote file systems the last writer wins.
 
     Args:
         location: a local path, created if missing, or an fsspec URL such as `s3://bucket/models`.
         cache_folder: where versions of a remote registry are kept; `~/.cache/al-backend/<location>` by default.
+        cache_mb: size of that cache; the least recently used versions go first.
 
     Raises:
         RegistryError: the location cannot be written, or holds a newer format than this release knows.
     """
 
-    def __init__(self, location: str, *, cache_folder: Path | None = None) -> None:
+    def __init__(self, location: str, *, cache_folder: Path | None = None, cache_mb: float = 2048.0) -> None:
         storage = open_storage(location)
         digest = hashlib.sha256(storage.location.encode()).hexdigest()[:12]
-        super().__init__(storage, (cache_folder or Path.home() / ".cache" / "al-backend") / digest)
+        folder = (cache_folder or Path.home() / ".cache" / "al-backend") / digest
+        super().__init__(storage, Copies(folder, cache_mb * 1_000_000))
         self._check_format()
 
     def __repr__(self) -> str:
@@ -58,7 +62,7 @@ class Registry(VersionShelf, RankingShelf):
         sizes = {name: size for name in names if (size := self._storage.size(f"base/{name}")) is not None}
         if not sizes:
             return None
-        copies = LocalStorage(self._cache / "base")
+        copies = LocalStorage(self._copies.folder / "base")
         for name, size in sizes.items():
             if copies.size(name) == size:
                 continue
@@ -71,18 +75,21 @@ class Registry(VersionShelf, RankingShelf):
 
     def register_project(self, project: int, *, label_config: str, overrides: Mapping[str, Any]) -> ProjectRecord:
         """Remember a project; written only when something changed."""
-        with self._storage.lock(project_folder(project), "project"):
-            known = self.project(project)
-            if known and known.label_config == label_config and known.overrides == dict(overrides):
-                return known
+        result: list[ProjectRecord] = []
+
+        def changed(known: ProjectRecord | None) -> ProjectRecord | None:
+            same = known and known.label_config == label_config and known.overrides == dict(overrides)
             record = ProjectRecord(
                 id=project,
                 label_config=label_config,
                 overrides=dict(overrides),
                 registered_at=known.registered_at if known else utc_now(),
             )
-            self._write_json(f"{project_folder(project)}/project.json", record)
-            return record
+            result[:] = [known if known and same else record]
+            return None if same else record
+
+        self._update_record(f"{project_folder(project)}/project.json", ProjectRecord, changed)
+        return result[0]
 
     def project(self, project: int) -> ProjectRecord | None:
         """What is remembered of a project; None when it is not registered."""
@@ -128,11 +135,13 @@ class Registry(VersionShelf, RankingShelf):
         for kind in ("versions", "rankings"):
             folders = [f"{root}/{kind}/{name}" for name in self._storage.children(f"{root}/{kind}")]
             suspects += [folder for folder in folders if self._storage.size(f"{folder}/{MANIFEST}") is None]
+        suspects += self._lost_attempts(project)
         limit = utc_now() - older_than
         removed = []
         with self._storage.lock(root, "versions"):
             for path in suspects:
                 changed = self._storage.modified(path)
+                # What lies beside a manifest may have got one meanwhile.
                 finished = self._storage.size(f"{path}/{MANIFEST}") is not None
                 if changed is not None and changed <= limit and not finished:
                     self._storage.remove(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -30,7 +31,9 @@ class Shelf:
         return self._storage.location
 
     def _read_json(self, path: str) -> Any | None:
-        content = self._storage.read(path)
+        return self._decoded(path, self._storage.read(path))
+
+    def _decoded(self, path: str, content: bytes | None) -> Any | None:
         if content is None:
             return None
         try:
@@ -39,7 +42,10 @@ class Shelf:
             raise self._damaged(path, str(error)) from error
 
     def _read_record(self, path: str, kind: type[Record]) -> Record | None:
-        value = self._read_json(path)
+        return self._validated(path, kind, self._storage.read(path))
+
+    def _validated(self, path: str, kind: type[Record], content: bytes | None) -> Record | None:
+        value = self._decoded(path, content)
         if value is None:
             return None
         try:
@@ -48,13 +54,24 @@ class Shelf:
             found = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
             raise self._damaged(path, found) from error
 
+    def _update_record(self, path: str, kind: type[Record], change: Callable[[Record | None], Record | None]) -> None:
+        """Read, change and write a record as one step; see `Storage.update`."""
+
+        def changed(content: bytes | None) -> bytes | None:
+            record = change(self._validated(path, kind, content))
+            return None if record is None else self._encoded(path, record)
+
+        self._storage.update(path, changed)
+
     def _write_json(self, path: str, value: Any) -> None:
+        self._storage.write(path, self._encoded(path, value))
+
+    def _encoded(self, path: str, value: Any) -> bytes:
         try:
             # Not-a-number has no place in JSON, and a training whose loss exploded must still be recorded.
-            content = to_json(value, indent=2, inf_nan_mode="null")
+            return to_json(value, indent=2, inf_nan_mode="null")
         except PydanticSerializationError as error:
             raise RegistryError(f"{path} cannot be written as JSON: {error}") from error
-        self._storage.write(path, content)
 
     def _damaged(self, path: str, reason: str) -> RegistryError:
         return RegistryError(

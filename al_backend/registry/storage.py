@@ -8,20 +8,17 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
-import fsspec
 from filelock import FileLock, Timeout
-from fsspec.implementations.local import LocalFileSystem
 from typing_extensions import override
 
 from al_backend.errors import RegistryError
+from al_backend.masking import masked
 
 LOCK_SECONDS = 60.0
 TEMPORARY = ".tmp-"
@@ -31,6 +28,9 @@ class Storage(ABC):
     """Whole files under one location."""
 
     location: str
+
+    locks_everybody = False
+    """Whether `lock` keeps every other process out, and not only the threads of this one."""
 
     @abstractmethod
     def read(self, path: str) -> bytes | None:
@@ -74,6 +74,16 @@ class Storage(ABC):
         """Hold the only right to change what `name` stands for: among all processes locally, else in this one."""
         yield
 
+    @abstractmethod
+    def update(self, path: str, change: Callable[[bytes | None], bytes | None]) -> None:
+        """Read a file, change it and write it, as one step among all that use this method.
+
+        Args:
+            path: of the file.
+            change: gets the bytes, None where there is no file, and gives the new ones, None to leave it. It may be
+                called several times, when others write in between; what it raises ends the attempt.
+        """
+
     @contextmanager
     def explained(self, action: str, path: str) -> Iterator[None]:
         """Turn whatever a file system raises into one sentence."""
@@ -82,7 +92,7 @@ class Storage(ABC):
         except RegistryError:
             raise
         except Exception as error:  # each fsspec driver raises errors of its own, not only OSError
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            reason = masked(getattr(error, "strerror", None) or str(error) or type(error).__name__)
             raise RegistryError(
                 f"Cannot {action} {path or 'anything'} in the registry at {self.location}: {reason}. "
                 "Check that MODEL_DIR names a place that this process may read and write, and that it is not full."
@@ -91,6 +101,8 @@ class Storage(ABC):
 
 class LocalStorage(Storage):
     """A folder on a local or network disk."""
+
+    locks_everybody = True
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -178,6 +190,14 @@ class LocalStorage(Storage):
         finally:
             lock.release()
 
+    @override
+    def update(self, path: str, change: Callable[[bytes | None], bytes | None]) -> None:
+        folder, _, name = path.rpartition("/")
+        with self.lock(folder, name.partition(".")[0]):
+            content = change(self.read(path))
+            if content is not None:
+                self.write(path, content)
+
     @contextmanager
     def _replacing(self, path: str) -> Iterator[Path]:
         """A temporary file that takes the place of `path` once its bytes have reached the disk."""
@@ -201,113 +221,3 @@ class LocalStorage(Storage):
             os.fsync(folder)
         finally:
             os.close(folder)
-
-
-class RemoteStorage(Storage):
-    """Any other fsspec file system; a single put is atomic on object stores and in memory."""
-
-    def __init__(self, fs: fsspec.AbstractFileSystem, root: str, location: str) -> None:
-        self.fs = fs
-        self.root = root.rstrip("/")
-        self.location = location
-        self._guard = threading.RLock()
-
-    def _full(self, path: str) -> str:
-        return f"{self.root}/{path}"
-
-    @override
-    def read(self, path: str) -> bytes | None:
-        with self.explained("read", path):
-            try:
-                content: bytes = self.fs.cat_file(self._full(path))
-                return content
-            except FileNotFoundError:
-                return None
-
-    @override
-    def write(self, path: str, content: bytes) -> None:
-        with self.explained("write", path):
-            self._make_parent(path)
-            self.fs.pipe_file(self._full(path), content)
-
-    @override
-    def upload(self, path: str, source: Path) -> None:
-        with self.explained("write", path):
-            self._make_parent(path)
-            self.fs.put_file(str(source), self._full(path))
-
-    @override
-    def download(self, path: str, target: Path) -> None:
-        self.fs.get_file(self._full(path), str(target))
-
-    @override
-    def size(self, path: str) -> int | None:
-        with self.explained("read", path):
-            self.fs.invalidate_cache()
-            try:
-                info = self.fs.info(self._full(path))
-            except FileNotFoundError:
-                return None
-            return int(info["size"]) if info["type"] == "file" else None
-
-    @override
-    def children(self, folder: str) -> list[str]:
-        with self.explained("list", folder):
-            # Drivers keep listings for minutes, and other machines write here too.
-            self.fs.invalidate_cache()
-            try:
-                paths = self.fs.ls(self._full(folder), detail=False)
-            except FileNotFoundError:
-                return []
-            names = {str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths}
-            return sorted(name for name in names if not name.startswith("."))
-
-    @override
-    def remove(self, path: str) -> None:
-        with self.explained("remove", path):
-            self.fs.invalidate_cache()
-            try:
-                self.fs.rm(self._full(path), recursive=True)
-            except FileNotFoundError:
-                return
-
-    @override
-    def modified(self, path: str) -> datetime | None:
-        with self.explained("read", path):
-            self.fs.invalidate_cache()
-            files = self.fs.find(self._full(path))
-            moments = [self.fs.modified(file) for file in files]
-            return max((_as_utc(moment) for moment in moments), default=None)
-
-    @override
-    def temporaries(self, folder: str) -> list[str]:
-        return []
-
-    @override
-    @contextmanager
-    def lock(self, folder: str, name: str) -> Iterator[None]:
-        with self._guard:
-            yield
-
-    def _make_parent(self, path: str) -> None:
-        self.fs.makedirs(self._full(path).rsplit("/", 1)[0], exist_ok=True)
-
-
-def open_storage(location: str) -> Storage:
-    """The storage behind a local path or an fsspec URL.
-
-    Raises:
-        RegistryError: the driver of the URL is not installed, or the location cannot be used.
-    """
-    try:
-        fs, root = fsspec.url_to_fs(location)
-    except (ImportError, ValueError) as error:
-        raise RegistryError(f"MODEL_DIR is {location!r}, which cannot be opened: {error}") from error
-    return LocalStorage(Path(root)) if isinstance(fs, LocalFileSystem) else RemoteStorage(fs, root, location)
-
-
-def _as_utc(moment: Any) -> datetime:
-    """Drivers give aware and naive times; the naive ones are in UTC."""
-    if not isinstance(moment, datetime):
-        return datetime.fromtimestamp(float(moment), timezone.utc)
-    return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment.astimezone(timezone.utc)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
-from pathlib import Path
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
 
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from al_backend.errors import RegistryError, VersionNotFound
+from al_backend.registry.copies import Copies
 from al_backend.registry.records import ActivePointer, Version, utc_now
 from al_backend.registry.shelf import MANIFEST, PLAIN_NAME, Shelf, plain_name, project_folder
 from al_backend.registry.storage import LocalStorage, Storage
 
 HISTORY = 50
+_ATTEMPT = "files-"
 
 
 class _File(BaseModel):
@@ -24,19 +28,34 @@ class _File(BaseModel):
     sha256: str
 
 
-class _Manifest(BaseModel):
-    """The last file that is written of a version: where it exists, all the others are whole."""
+class Manifest(BaseModel):
+    """The last file that is written of a version: where it exists, all the others are whole.
+
+    `folder` is where they lie, below the version's own folder: where no lock keeps a second writer out, each attempt
+    has a folder of its own, and the manifest of the first to end says which one counts.
+    """
 
     version: Version
     files: dict[str, _File]
+    folder: str = ""
+
+    @field_validator("files")
+    @classmethod
+    def _inside(cls, files: dict[str, _File]) -> dict[str, _File]:
+        """Who may write a bucket must not be able to write elsewhere on the machines that read it."""
+        for name in files:
+            path = PurePosixPath(name)
+            if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+                raise ValueError(f"{name!r} is no path inside the version's folder")
+        return files
 
 
 class VersionShelf(Shelf):
     """`projects/<id>/versions/<name>/` and `projects/<id>/active.json`."""
 
-    def __init__(self, storage: Storage, cache_folder: Path) -> None:
+    def __init__(self, storage: Storage, copies: Copies) -> None:
         super().__init__(storage)
-        self._cache = cache_folder
+        self._copies = copies
 
     def versions(self, project: int) -> list[Version]:
         """The whole versions of a project, by number."""
@@ -44,9 +63,17 @@ class VersionShelf(Shelf):
         found = [manifest.version for manifest in manifests if manifest is not None]
         return sorted(found, key=lambda version: (version.number, version.name))
 
-    def version_names(self, project: int) -> list[str]:
-        """Names of the whole versions of a project, without reading them."""
-        return [name for name in self._version_folders(project) if self._is_whole(project, name)]
+    def version_stamps(self, project: int) -> dict[str, int]:
+        """A number for each whole version, by name: as long as it stays the same, so does the version.
+
+        Versions are not read for it: it is the size of what is kept of them beside their files, which changes when a
+        version begins to leave and when its weights are removed, the only changes that there are.
+        """
+        sizes = {
+            name: self._storage.size(f"{self._version_folder(project, name)}/{MANIFEST}")
+            for name in self._version_folders(project)
+        }
+        return {name: size for name, size in sizes.items() if size is not None}
 
     def version_size(self, project: int, name: str) -> int:
         """Bytes of all files of a version.
@@ -99,21 +126,25 @@ class VersionShelf(Shelf):
         with self._storage.lock(project_folder(version.project), "versions"):
             if self._is_whole(version.project, version.name):
                 return
-            self._storage.remove(target)
+            folder_name = "" if self._storage.locks_everybody else f"{_ATTEMPT}{uuid.uuid4().hex[:12]}"
+            if self._storage.locks_everybody:
+                self._storage.remove(target)
             for name, source in sources.items():
-                self._storage.upload(f"{target}/{name}", source)
+                self._storage.upload("/".join(filter(None, (target, folder_name, name))), source)
             files = {name: _fingerprint(source) for name, source in sources.items()}
-            self._write_json(f"{target}/{MANIFEST}", _Manifest(version=version, files=files))
+            manifest = Manifest(version=version, files=files, folder=folder_name)
+            self._update_record(f"{target}/{MANIFEST}", Manifest, lambda found: manifest if found is None else None)
 
     def fetch_version(self, project: int, name: str) -> Path:
         """A local folder that holds the files of a version; read only, do not write there.
 
         Raises:
-            VersionNotFound: there is none of that name.
+            VersionNotFound: there is none of that name, or its weights were removed.
             RegistryError: a file is missing or has changed since it was stored.
         """
         manifest = self._existing(project, name)
-        source = self._version_folder(project, name)
+        _require_weights(manifest.version)
+        source = "/".join(filter(None, (self._version_folder(project, name), manifest.folder)))
         if isinstance(self._storage, LocalStorage):
             for file, stored in manifest.files.items():
                 found = self._storage.size(f"{source}/{file}")
@@ -121,10 +152,14 @@ class VersionShelf(Shelf):
                     raise self._changed(f"{source}/{file}", f"{found} bytes, expected {stored.size}")
             return self._storage.root / source
         # The name alone does not tell two registries apart whose content was replaced at the same address.
-        identity = hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()[:12]
-        target = self._cache / source / identity
-        if not target.is_dir():
+        content = json.dumps({file: stored.sha256 for file, stored in sorted(manifest.files.items())})
+        identity = hashlib.sha256(f"{source} {content}".encode()).hexdigest()[:12]
+        target = self._copies.folder / self._version_folder(project, name) / identity
+        if target.is_dir():
+            self._copies.used(target)
+        else:
             self._download(source, manifest.files, target)
+            self._copies.shrink(keep=target)
         return target
 
     def active(self, project: int) -> ActivePointer | None:
@@ -135,16 +170,19 @@ class VersionShelf(Shelf):
         """Make a version the active one; nothing happens when it is already.
 
         Raises:
-            VersionNotFound: there is none of that name; the message lists those that exist.
+            VersionNotFound: there is none of that name, or its weights were removed; the message lists those that
+                can be promoted.
         """
-        self._existing(project, name)
-        with self._storage.lock(project_folder(project), "active"):
-            current = self.active(project)
+        self._hold(project, name)
+
+        def moved(current: ActivePointer | None) -> ActivePointer:
             if current is None:
-                return self._point(project, name, (), reason)
+                return _pointer(name, (), reason)
             if current.version == name:
                 return current
-            return self._point(project, name, (*current.history, current.version), reason)
+            return _pointer(name, (*current.history, current.version), reason)
+
+        return self._move(project, moved)
 
     def rollback(self, project: int) -> ActivePointer:
         """Make the version active that was active before; a second rollback goes one further back.
@@ -152,42 +190,76 @@ class VersionShelf(Shelf):
         Raises:
             VersionNotFound: no earlier version was active, or its files are gone.
         """
-        with self._storage.lock(project_folder(project), "active"):
-            current = self.active(project)
+
+        def moved(current: ActivePointer | None) -> ActivePointer:
             if current is None:
                 raise VersionNotFound(f"Project {project} has no active version, so there is nothing to roll back.")
             history = list(current.history)
             while history:
                 name = history.pop()
-                if self._is_whole(project, name):
-                    return self._point(project, name, tuple(history), f"rolled back from {current.version}")
+                if self._is_usable(project, name):
+                    self._hold(project, name)
+                    return _pointer(name, tuple(history), f"rolled back from {current.version}")
             raise VersionNotFound(
-                f"Project {project} has no version to go back to: {current.version} is the first that was active. "
-                f"{self._those_that_exist(project)}"
+                f"Project {project} has no version to go back to: {current.version} is the first that was active, or "
+                f"those before it were removed. {self._those_that_exist(project)}"
             )
 
-    def _point(self, project: int, name: str, history: tuple[str, ...], reason: str) -> ActivePointer:
-        kept = history[-HISTORY:]
-        previous = kept[-1] if kept else None
-        pointer = ActivePointer(version=name, previous=previous, history=kept, changed_at=utc_now(), reason=reason)
-        self._write_json(self._pointer(project), pointer)
-        return pointer
+        return self._move(project, moved)
 
-    def _existing(self, project: int, name: str) -> _Manifest:
+    def _hold(self, project: int, name: str) -> None:
+        """Take the mark of leaving away.
+
+        Raises:
+            VersionNotFound: the weights are gone already.
+        """
+
+        def changed(manifest: Manifest | None) -> Manifest | None:
+            if manifest is None:
+                raise self._no_version(project, name)
+            try:
+                _require_weights(manifest.version)
+            except VersionNotFound as error:
+                raise VersionNotFound(f"{error} {self._those_that_exist(project)}") from error
+            if manifest.version.leaving_since is None:
+                return None
+            return manifest.model_copy(update={"version": manifest.version.model_copy(update={"leaving_since": None})})
+
+        self._update_record(f"{self._version_folder(project, name)}/{MANIFEST}", Manifest, changed)
+
+    def _move(self, project: int, moved: Callable[[ActivePointer | None], ActivePointer]) -> ActivePointer:
+        result: list[ActivePointer] = []
+
+        def changed(current: ActivePointer | None) -> ActivePointer | None:
+            pointer = moved(current)
+            result[:] = [pointer]
+            return None if pointer is current else pointer
+
+        self._update_record(self._pointer(project), ActivePointer, changed)
+        return result[0]
+
+    def _existing(self, project: int, name: str) -> Manifest:
         manifest = self._manifest(project, name)
         if manifest is None:
-            raise VersionNotFound(f"Project {project} has no version {name!r}. {self._those_that_exist(project)}")
+            raise self._no_version(project, name)
         return manifest
 
+    def _no_version(self, project: int, name: str) -> VersionNotFound:
+        return VersionNotFound(f"Project {project} has no version {name!r}. {self._those_that_exist(project)}")
+
     def _those_that_exist(self, project: int) -> str:
-        names = [version.name for version in self.versions(project)]
+        names = [version.name for version in self.versions(project) if version.removed_at is None]
         return f"It has: {', '.join(names)}." if names else "It has none yet."
 
-    def _manifest(self, project: int, name: str) -> _Manifest | None:
-        return self._read_record(f"{self._version_folder(project, name)}/{MANIFEST}", _Manifest)
+    def _manifest(self, project: int, name: str) -> Manifest | None:
+        return self._read_record(f"{self._version_folder(project, name)}/{MANIFEST}", Manifest)
 
     def _is_whole(self, project: int, name: str) -> bool:
         return self._storage.size(f"{self._version_folder(project, name)}/{MANIFEST}") is not None
+
+    def _is_usable(self, project: int, name: str) -> bool:
+        manifest = self._manifest(project, name)
+        return manifest is not None and manifest.version.removed_at is None
 
     def _version_folders(self, project: int) -> list[str]:
         names = self._storage.children(f"{project_folder(project)}/versions")
@@ -225,6 +297,20 @@ class VersionShelf(Shelf):
 
     def _changed(self, path: str, what: str) -> RegistryError:
         return self._damaged(path, f"other content than was stored: {what}")
+
+
+def _require_weights(version: Version) -> None:
+    if version.removed_at is not None:
+        raise VersionNotFound(
+            f"The weights of {version.name} were removed on {version.removed_at:%Y-%m-%d} to save room "
+            "(AL_KEEP_VERSIONS); only its record is left."
+        )
+
+
+def _pointer(name: str, history: tuple[str, ...], reason: str) -> ActivePointer:
+    kept = history[-HISTORY:]
+    previous = kept[-1] if kept else None
+    return ActivePointer(version=name, previous=previous, history=kept, changed_at=utc_now(), reason=reason)
 
 
 def _fingerprint(path: Path) -> _File:

@@ -146,7 +146,7 @@ _Row = tuple[str, int, bool, bool, tuple[float | None, float | None], tuple[tupl
 def _curve_row(version: VersionFacts, active: str | None) -> _Row:
     intervals = tuple(version.intervals.get(name) for name in ("map50", "map50_95"))
     values = (version.map50, version.map50_95)
-    return version.name, len(version.labels), version.promoted, version.name == active, values, intervals
+    return version.name, version.images_labelled, version.promoted, version.name == active, values, intervals
 
 
 def _mark(row: _Row, which: int) -> Mark:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +15,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from al_backend.http.app import create_app
+from al_backend.http.bodies import LARGEST_SHORT_BODY, LONG_BODIES
 from al_backend.jobs.queues import Queues
+from al_backend.masking import protect_logs
 from al_backend.registry import Registry
 from al_backend.settings import Settings
 from tests.al_backend.http.label_studio_bodies import CLASSIFICATION, LABEL_CONFIG
@@ -114,6 +118,96 @@ def test_a_surprise_is_told_to_the_log_and_not_to_the_caller(
     assert answer.json == {"error": "Internal error; the backend's log has the details."}
     assert "private detail" in caplog.text
     assert "Traceback" in caplog.text
+
+
+@pytest.mark.parametrize("route", sorted(set(POST_ROUTES) - LONG_BODIES))
+def test_short_bodies_have_a_lower_limit(client: FlaskClient, route: str) -> None:
+    answer = client.post(route, data=b"{" + b" " * LARGEST_SHORT_BODY)
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("route", sorted(LONG_BODIES))
+def test_what_label_studio_sends_of_all_tasks_is_longer(client: FlaskClient, route: str) -> None:
+    answer = client.post(route, data=b"{" + b" " * LARGEST_SHORT_BODY)
+    assert answer.status_code == 400
+
+
+def test_a_body_without_an_announced_length_is_limited_too(client: FlaskClient) -> None:
+    # As gunicorn hands over a chunked body: nobody knows its end before it is read.
+    surroundings = {"wsgi.input": _Endless(), "wsgi.input_terminated": True}
+    assert client.post("/setup", environ_overrides=surroundings).status_code == 413
+
+
+class _Endless(io.RawIOBase):
+    """A body that never ends; reading on and on fails the test."""
+
+    def __init__(self) -> None:
+        self.given = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self.given += len(buffer)
+        assert self.given < 10 * LARGEST_SHORT_BODY, "nobody stops reading"
+        buffer[:] = b" " * len(buffer)
+        return len(buffer)
+
+
+@pytest.mark.parametrize("route", POST_ROUTES)
+@pytest.mark.parametrize("opening", [b"[", b'{"project":', b'{"project":['])
+def test_json_of_any_depth_is_refused_and_not_a_crash(client: FlaskClient, route: str, opening: bytes) -> None:
+    answer = client.post(route, data=opening * 100_000)
+    assert answer.status_code == 400
+    assert answer.json is not None
+    assert answer.json["error"].startswith("The body is n")
+
+
+def test_json_that_is_deep_inside_a_project_does_no_harm(
+    client: FlaskClient, connected: int, enqueued: Callable[[], list[Any]]
+) -> None:
+    """As deep as the parser takes: what the route does with it, such as a digest, must take it too."""
+    deep: Any = 0
+    for _ in range(400):
+        deep = [deep]
+    project = {"id": connected, "label_config": deep, "sampling": {"a": deep}}
+    answer = client.post("/webhook", json={"action": "PROJECT_UPDATED", "project": project})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "action", ["A\nWARNING root: forged", "A\r\nSet-Cookie: x=1", "A\x1b[2J", "A\u2028B", "A\x00B"]
+)
+def test_what_a_webhook_says_cannot_forge_a_log_line_or_a_header(
+    client: FlaskClient, connected: int, settings: Settings, caplog: pytest.LogCaptureFixture, action: str
+) -> None:
+    protect_logs(settings)
+    caplog.set_level("DEBUG")
+    answer = client.post("/webhook", json={"action": action, "project": connected})
+    assert answer.status_code == 200
+    wrong = client.post("/webhook", json={"action": "A", "project": action})
+    assert wrong.status_code == 400
+    logging.getLogger("al_backend.test").warning("Event %s", action)
+    for line in [*caplog.text.splitlines(), wrong.status, *wrong.headers.values()]:
+        assert not line.startswith(("WARNING root", "Set-Cookie"))
+        assert not any(char in line for char in "\r\x1b\x00\u2028")
+
+
+def test_an_error_names_no_file_and_no_line_of_code(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError(2, "No such file or directory", "/srv/private/place")
+
+    monkeypatch.setattr("al_backend.http.routes_label_studio.parse_extra_params", fail)
+    answer = client.post("/setup", json={"project": 5, "schema": LABEL_CONFIG})
+    assert answer.status_code == 500
+    assert answer.json == {"error": "Internal error; the backend's log has the details."}
+    assert not any(part in str(answer.headers) + answer.text for part in ("/srv", "Traceback", ".py"))
+
+
+def test_long_names_come_back_short(client: FlaskClient) -> None:
+    answer = client.get("/" + "x" * 5000)
+    assert answer.status_code == 404
+    assert len(answer.data) < 500
 
 
 # Fuzzing: shapes close to the real ones find more than random bytes, so known keys and values are mixed in.

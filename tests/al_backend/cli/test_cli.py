@@ -19,12 +19,15 @@ from typer.testing import CliRunner, Result
 from al_backend.cli import app
 from al_backend.doctor import Finding, Level
 from al_backend.errors import BackendError
+from al_backend.jobs.client import request_training
+from al_backend.jobs.embedded_redis import EmbeddedRedis
+from al_backend.jobs.queues import Queues
 from al_backend.registry import GateVerdict, Registry, Version
 
 MOMENT = datetime(2026, 3, 1, 12, 30, tzinfo=timezone.utc)
 # Fixed: people script against these names.
 COMMANDS = ["up", "serve", "worker", "connect", "train", "rank", "status", "versions", "promote", "rollback"]
-COMMANDS += ["doctor", "simulate", "demo"]
+COMMANDS += ["cancel", "doctor", "simulate", "demo"]
 
 
 @pytest.fixture(autouse=True)
@@ -185,7 +188,7 @@ def test_promote_and_rollback_move_the_pointer_without_redis(registry: Registry,
     assert pointer.version == "yolov5n-v1-aaaaaa"
 
 
-@pytest.mark.parametrize("command", ["train", "rank"])
+@pytest.mark.parametrize("command", ["train", "rank", "cancel"])
 def test_work_for_a_project_that_is_not_connected_is_refused(command: str) -> None:
     result = run(command, "3")
     assert result.exit_code == 1
@@ -335,3 +338,18 @@ def test_status_shows_what_a_person_asks_first(monkeypatch: pytest.MonkeyPatch, 
         assert words in result.stdout, words
     assert "task 10:" not in result.stdout
     assert json.loads(run("status", "3", "--json").stdout) == STATUS
+
+
+@pytest.mark.redis
+def test_cancel_says_what_it_stopped_and_that_nothing_ran(
+    registry: Registry, queues: Queues, redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", redis_server.start().url)
+    registry.register_project(3, label_config="<View/>", overrides={})
+    assert "Nothing to cancel" in run("cancel", "3").stdout
+    request_training(registry, queues, 3)
+    result = run("cancel", "3", "--ranking")
+    assert "Nothing to cancel" in result.stdout, result.stderr
+    assert "does not start" in run("cancel", "3").stdout
+    document = json.loads(run("cancel", "3", "--json").stdout)
+    assert document == {"project": 3, "training": None, "ranking": None, "removed_jobs": 0}

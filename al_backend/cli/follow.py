@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from al_backend.cli_output import Doors
+from al_backend.cli.output import Doors
 from al_backend.errors import BackendError, NoWorker
 from al_backend.jobs.client import error_key, job_status, overview
 from al_backend.jobs.documents import RANK_REQUEST, TRAIN_REQUEST, read_attempt, requested_at
@@ -65,11 +65,12 @@ def follow_training(doors: Doors, project: int, job: str, console: Console) -> d
         The new version in short, and whether the gate promoted it.
 
     Raises:
-        BackendError: the training failed; the message is its error.
+        BackendError: the training failed, the message is its error; or somebody cancelled it.
         NoWorker: nobody is there who would train.
     """
     asked = requested_at(doors.registry.read_document(project, TRAIN_REQUEST))
     status = _follow(doors, project, job, (QueueName.RECONCILE, QueueName.TRAIN), _training_step, console)
+    _refuse_cancelled(status, project, "training", "train")
     if status == "failed":
         attempt = read_attempt(doors.registry, project)
         raise BackendError(f"The training failed: {attempt.error if attempt else 'nobody kept the reason'}")
@@ -96,12 +97,13 @@ def follow_ranking(doors: Doors, project: int, job: str, console: Console) -> di
         The ranking in short.
 
     Raises:
-        BackendError: another request took its place.
+        BackendError: another request took its place, or somebody cancelled it.
         NoWorker: nobody is there who would rank or publish.
     """
     asked = requested_at(doors.registry.read_document(project, RANK_REQUEST))
     queues = (QueueName.RECONCILE, QueueName.SCORE, QueueName.PUBLISH)
     status = _follow(doors, project, job, queues, _ranking_step(asked), console)
+    _refuse_cancelled(status, project, "ranking", "rank")
     published = doors.registry.read_document(project, "published") or {}
     if "ranking" not in published:
         raise BackendError("The ranking ended, but nothing is published; look at `al-backend status`.")
@@ -131,7 +133,7 @@ def _follow(
         try:
             while True:
                 status = job_status(doors.registry, doors.queues, job)
-                if status in ("finished", "failed"):
+                if status in ("finished", "failed", "canceled"):
                     return status
                 if status is None:
                     raise BackendError("A newer request has taken the place of this one; look at `al-backend status`.")
@@ -153,6 +155,11 @@ def _follow(
             raise BackendError(
                 f"No longer waiting; the work goes on. `al-backend status {project}` shows it."
             ) from None
+
+
+def _refuse_cancelled(status: str, project: int, what: str, command: str) -> None:
+    if status == "canceled":
+        raise BackendError(f"The {what} was cancelled by hand; `al-backend {command} {project}` starts another.")
 
 
 def _last_error(doors: Doors, project: int) -> str | None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from al_backend.cli import app
-from al_backend.cli_simulate import Asked, display, make_plan
+from al_backend.cli.simulate import Asked, display, make_plan
 from al_backend.settings import load_settings
 from model.data.reef import write_reef
 from model.data.yolo import write_yolo

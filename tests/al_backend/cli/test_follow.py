@@ -15,9 +15,9 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from al_backend import cli_follow
-from al_backend.cli_follow import Step, follow_ranking, follow_training
-from al_backend.cli_output import Doors
+from al_backend.cli import follow as cli_follow
+from al_backend.cli.follow import Step, follow_ranking, follow_training
+from al_backend.cli.output import Doors
 from al_backend.errors import BackendError, NoWorker
 from al_backend.jobs.client import error_key, request_ranking, request_training
 from al_backend.jobs.documents import PUBLISHED, fail_attempt, start_attempt

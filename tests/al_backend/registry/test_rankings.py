@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 import fsspec
 import polars as pl
@@ -36,12 +34,6 @@ def a_ranking(ranking_id: str = "r1", minutes: int = 0, **changes: object) -> Ra
 
 def shard(*rows: tuple[int, float]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={"task_id": pl.Int64, "entropy_sum": pl.Float64}, orient="row")
-
-
-@pytest.fixture(params=["local", "memory"])
-def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Registry:
-    location = str(tmp_path / "registry") if request.param == "local" else f"memory://registry-{uuid.uuid4().hex}"
-    return Registry(location, cache_folder=tmp_path / "cache")
 
 
 def test_a_ranking_from_start_to_end(registry: Registry) -> None:

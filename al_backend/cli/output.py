@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _WRONG_USE = 2
 _FILE_WIDTH = 200
 
@@ -119,12 +118,13 @@ def command_output(given: Mapping[str, Any], *, as_json: bool = False, **options
         options: settings that the command's own options override; None keeps the environment's.
     """
     from al_backend.errors import BackendError, ConfigError
+    from al_backend.logs import configure as configure_logging
     from al_backend.settings import load_settings
     from model.errors import ModelError
 
     try:
         settings = load_settings(**given, **{name: value for name, value in options.items() if value is not None})
-        _configure_logging(settings.log_level)
+        configure_logging(settings)
     except ConfigError as error:
         _complain(str(error), as_json)
         raise typer.Exit(_WRONG_USE) from None
@@ -145,8 +145,10 @@ def command_output(given: Mapping[str, Any], *, as_json: bool = False, **options
 
 
 def print_json(document: Any) -> None:
-    """Print one JSON document on stdout."""
-    sys.stdout.write(json.dumps(to_plain(document), indent=2, ensure_ascii=False, default=str) + "\n")
+    """Print one JSON document on stdout; no secret of the settings is in it."""
+    from al_backend.masking import masked
+
+    sys.stdout.write(masked(json.dumps(to_plain(document), indent=2, ensure_ascii=False, default=str)) + "\n")
 
 
 def to_plain(document: Any) -> Any:
@@ -161,19 +163,10 @@ def to_plain(document: Any) -> Any:
 
 
 def _complain(sentence: str, as_json: bool) -> None:
+    from al_backend.masking import masked
+
+    sentence = masked(sentence)
     if as_json:
         print_json({"error": sentence})
     else:
         sys.stderr.write(sentence + "\n")
-
-
-def _configure_logging(level: str) -> None:
-    from al_backend.errors import ConfigError
-
-    number = logging.getLevelName(level.upper())
-    if not isinstance(number, int):
-        raise ConfigError(f"LOG_LEVEL is {level!r}; use DEBUG, INFO, WARNING or ERROR.")
-    logging.basicConfig(level=number, format=_LOG_FORMAT, stream=sys.stderr, force=True)
-    # One line per request to Label Studio is noise to everyone who did not ask for it.
-    for chatty in ("httpx", "httpcore"):
-        logging.getLogger(chatty).setLevel(max(number, logging.WARNING) if number > logging.DEBUG else number)

@@ -1,11 +1,11 @@
-"""The registry through its door, on a local disk and in memory."""
+"""The registry through its door, on a local disk, in memory and on S3."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-import uuid
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 
 from al_backend.errors import RegistryError, VersionNotFound
 from al_backend.registry import FORMAT, GateVerdict, Registry, Version
+from tests.al_backend.registry.conftest import Locate
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=timezone.utc)
 
@@ -38,22 +39,6 @@ def a_version(name: str = "yolov5n-v1-abcdef", number: int = 1, project: int = 7
         "gate": GateVerdict(promoted=True, reason="the first version"),
     }
     return Version.model_validate(values | changes)
-
-
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    folder = tmp_path / "trained"
-    (folder / "extra").mkdir(parents=True)
-    (folder / "weights.safetensors").write_bytes(b"w" * 5000)
-    (folder / "detector.json").write_text('{"classes": ["cod", "eel"]}')
-    (folder / "extra" / "notes.txt").write_text("hello")
-    return folder
-
-
-@pytest.fixture(params=["local", "memory"])
-def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Registry:
-    location = str(tmp_path / "registry") if request.param == "local" else f"memory://registry-{uuid.uuid4().hex}"
-    return Registry(location, cache_folder=tmp_path / "cache")
 
 
 def reopened(registry: Registry, tmp_path: Path) -> Registry:
@@ -146,7 +131,8 @@ def test_wrong_input_to_add_version(registry: Registry, weights: Path, tmp_path:
 def test_a_changed_file_is_noticed(registry: Registry, weights: Path) -> None:
     registry.add_version(a_version(), weights)
     fs, root = fsspec.url_to_fs(registry.location)
-    fs.pipe_file(f"{root}/projects/7/versions/yolov5n-v1-abcdef/weights.safetensors", b"cut")
+    (stored,) = [path for path in fs.find(f"{root}/projects/7/versions") if path.endswith("weights.safetensors")]
+    fs.pipe_file(stored, b"cut")
     with pytest.raises(RegistryError, match=r"weights\.safetensors.*damaged.*3 bytes, expected 5000"):
         registry.fetch_version(7, "yolov5n-v1-abcdef")
 
@@ -173,6 +159,7 @@ def test_promote_and_roll_back(registry: Registry, weights: Path) -> None:
     assert registry.active(7) == registry.promote(7, "d-v1-a", reason="no move")
 
 
+@pytest.mark.parametrize("registry", ["local", "memory"], indirect=True)
 def test_history_is_bounded_and_a_rollback_skips_what_is_gone(registry: Registry, weights: Path) -> None:
     with_versions(registry, weights, "d-v1-a", "d-v2-b", "d-v3-c")
     for step in range(60):
@@ -240,8 +227,9 @@ def test_the_local_base_folder(tmp_path: Path) -> None:
     assert folder.is_dir()
 
 
-def test_a_remote_base_folder_is_copied(tmp_path: Path) -> None:
-    location = f"memory://registry-{uuid.uuid4().hex}"
+@pytest.mark.parametrize("kind", ["memory", "s3"])
+def test_a_remote_base_folder_is_copied(kind: str, locate: Locate, tmp_path: Path) -> None:
+    location = locate(kind)
     assert Registry(location, cache_folder=tmp_path).base_folder is None
     registry = Registry(location, cache_folder=tmp_path)
     fs, root = fsspec.url_to_fs(location)
@@ -308,11 +296,48 @@ def test_cleanup_removes_only_old_leftovers(tmp_path: Path, weights: Path) -> No
     assert registry.read_document(7, "state") == {"a": 1}
 
 
-def test_cleanup_in_memory(weights: Path) -> None:
-    registry = Registry(f"memory://registry-{uuid.uuid4().hex}")
+@pytest.mark.parametrize("name", ["../../../evil", "/tmp/evil", "a/../../evil", "..", "", "a\\..\\evil", "a\0b"])
+def test_a_manifest_cannot_name_files_outside_its_folder(
+    registry: Registry, weights: Path, tmp_path: Path, name: str
+) -> None:
+    """Who may write a bucket is not allowed to write on the machines that read it."""
+    registry.add_version(a_version(), weights)
+    path = "projects/7/versions/yolov5n-v1-abcdef/manifest.json"
+    manifest = json.loads(registry._storage.read(path) or b"")
+    manifest["files"][name] = {"size": 4, "sha256": "0" * 64}
+    registry._storage.write(path, json.dumps(manifest).encode())
+    with pytest.raises(RegistryError, match="is no path inside"):
+        reopened(registry, tmp_path).fetch_version(7, "yolov5n-v1-abcdef")
+    assert [item for item in tmp_path.rglob("*evil*") if item.is_file()] == []
+
+
+@pytest.mark.parametrize("name", ["../x", "..", "/etc/passwd", "a/b", "a\\b", "", ".hidden", "a\0", "x" * 300])
+def test_names_cannot_leave_their_folder(registry: Registry, weights: Path, name: str) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: registry.version(7, name),
+        lambda: registry.fetch_version(7, name),
+        lambda: registry.promote(7, name, reason="x"),
+        lambda: registry.add_version(a_version(name), weights),
+        lambda: registry.ranking(7, name),
+        lambda: registry.read_document(7, name),
+        lambda: registry.write_document(7, name, {}),
+        lambda: registry.delete_document(7, name),
+    ]
+    for call in calls:
+        with pytest.raises(RegistryError, match="cannot be stored"):
+            call()
+
+
+@pytest.mark.parametrize("kind", ["memory", "s3"])
+def test_remote_cleanup(kind: str, locate: Locate, weights: Path) -> None:
+    registry = Registry(locate(kind))
     with_versions(registry, weights, "d-v1-a")
     fs, root = fsspec.url_to_fs(registry.location)
     fs.pipe_file(f"{root}/projects/7/versions/d-v2-b/weights.safetensors", b"half")
+    fs.pipe_file(f"{root}/projects/7/versions/d-v1-a/files-lost/weights.safetensors", b"of the slower of two")
     assert registry.cleanup(7) == []
-    assert registry.cleanup(7, older_than=timedelta(0)) == ["projects/7/versions/d-v2-b"]
+    removed = ["projects/7/versions/d-v2-b", "projects/7/versions/d-v1-a/files-lost"]
+    # S3 tells whole seconds.
+    assert registry.cleanup(7, older_than=timedelta(seconds=-1)) == removed
+    assert (registry.fetch_version(7, "d-v1-a") / "weights.safetensors").stat().st_size == 5000
     assert [version.name for version in registry.versions(7)] == ["d-v1-a"]

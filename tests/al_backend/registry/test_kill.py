@@ -1,4 +1,4 @@
-"""Processes that are killed or race: the registry holds whole things only, and no move is lost."""
+"""Processes that are killed or race, on a local disk and on S3: only whole things are there, and no move is lost."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from al_backend.registry import Registry
+from tests.al_backend.registry.conftest import Locate
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 PRELUDE = """
 import sys
@@ -62,21 +63,22 @@ def wait_until_ready(process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    folder = tmp_path / "trained"
+def parts(tmp_path: Path) -> Path:
+    """Files large enough to be killed in the middle of."""
+    folder = tmp_path / "parts"
     folder.mkdir()
     for index in range(4):
         (folder / f"part{index}.bin").write_bytes(bytes([index]) * 300_000)
     return folder
 
 
-def test_a_kill_in_the_middle_leaves_whole_versions_only(tmp_path: Path, weights: Path) -> None:
+def test_a_kill_in_the_middle_leaves_whole_versions_only(tmp_path: Path, parts: Path) -> None:
     location = tmp_path / "registry"
     chance = random.Random(4)
     halves = kills = 0
     while kills < 5 or (kills < 30 and not halves):
         kills += 1
-        process = start(ADDING, location, weights)
+        process = start(ADDING, location, parts)
         wait_until_ready(process)
         time.sleep(chance.uniform(0.0, 0.15))
         process.send_signal(signal.SIGKILL)
@@ -87,7 +89,7 @@ def test_a_kill_in_the_middle_leaves_whole_versions_only(tmp_path: Path, weights
         assert names == [f"d-v{number}-a" for number in range(1, len(names) + 1)]
         for name in names:
             folder = registry.fetch_version(7, name)
-            for part in weights.iterdir():
+            for part in parts.iterdir():
                 assert (folder / part.name).read_bytes() == part.read_bytes()
         folders = location / "projects" / "7" / "versions"
         halves += folders.is_dir() and len(list(folders.iterdir())) > len(names)
@@ -97,12 +99,13 @@ def test_a_kill_in_the_middle_leaves_whole_versions_only(tmp_path: Path, weights
     assert halves, "no process was killed in the middle, so this test showed nothing"
 
 
-def test_two_processes_move_one_pointer_and_no_move_is_lost(tmp_path: Path, weights: Path) -> None:
-    location = tmp_path / "registry"
-    setup = start("for number in (1, 2, 3, 4): registry.add_version(a_version(number), folder)", location, weights)
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_two_processes_move_one_pointer_and_no_move_is_lost(kind: str, locate: Locate, parts: Path) -> None:
+    location = locate(kind)
+    setup = start("for number in (1, 2, 3, 4): registry.add_version(a_version(number), folder)", location, parts)
     setup.communicate(timeout=60)
     assert setup.returncode == 0
-    racers = [start(PROMOTING, location, weights, first) for first in (1, 3)]
+    racers = [start(PROMOTING, location, parts, first) for first in (1, 3)]
     for racer in racers:
         wait_until_ready(racer)
     for racer in racers:
@@ -112,7 +115,7 @@ def test_two_processes_move_one_pointer_and_no_move_is_lost(tmp_path: Path, weig
     for racer in racers:
         racer.communicate(timeout=60)
     assert [racer.returncode for racer in racers] == [0, 0]
-    pointer = Registry(str(location)).active(7)
+    pointer = Registry(location).active(7)
     assert pointer is not None
     # Each process alternates between two versions of its own, so each of the 40 promotions is a move.
     assert len([*pointer.history, pointer.version]) == 40

@@ -36,7 +36,7 @@ from model.training.loss_config import LossConfig
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from al_backend.cli_output import Doors
+    from al_backend.cli.output import Doors
 
 LOSSES = {"library": LossConfig(), "huale": LossConfig.huale()}
 _REEF = re.compile(r"reef(?::(\d+))?")

@@ -12,6 +12,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from al_backend.connect import ConnectReport
     from al_backend.doctor import Finding
+    from al_backend.jobs.cancel import CancelReport
     from al_backend.registry import ActivePointer, Version
 
 _SHOWN_UNREADABLE = 10
@@ -36,7 +37,7 @@ def versions_document(versions: Iterable[Version], active: ActivePointer | None)
                 "gate",
             },
         )
-        | {"labels": len(version.labels), "active": active is not None and active.version == version.name}
+        | {"labels": version.images_labelled, "active": active is not None and active.version == version.name}
         for version in versions
     ]
 
@@ -78,7 +79,8 @@ def status_text(document: dict[str, Any]) -> RenderableType:
         table.add_row(
             "ranking",
             f"{escape(str(ranking['strategy'].get('name', '')))}, {ranking['tasks']} images, "
-            f"{ranking['finished_shards']} of {ranking['shards']} shards measured",
+            f"{ranking['finished_shards']} of {ranking['shards']} shards measured"
+            + (", cancelled by hand" if ranking.get("cancelled") else ""),
         )
     published = document["published"] or {}
     table.add_row("published", escape(str(published.get("model_version", "nothing yet"))))
@@ -120,6 +122,11 @@ def ranking_text(document: dict[str, Any]) -> RenderableType:
         f"{document['tasks']} images ranked by {document['version']} ({document['strategy'].get('name', '')}) and "
         f"published as {document['model_version']}."
     )
+
+
+def cancel_text(report: CancelReport) -> RenderableType:
+    """What was stopped."""
+    return escape(str(report))
 
 
 def pointer_text(document: dict[str, Any]) -> RenderableType:
