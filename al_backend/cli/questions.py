@@ -1,4 +1,4 @@
-"""Commands that find something out: `doctor`, `simulate`."""
+"""Commands that find something out: `doctor`, `report`, `simulate`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from al_backend.cli.options import DeviceOption, JsonOption, app
+from al_backend.cli.options import DeviceOption, JsonOption, ProjectArgument, app
 from al_backend.cli.output import command_output
 
 
@@ -15,17 +15,41 @@ from al_backend.cli.output import command_output
 def doctor(
     context: typer.Context,
     project: Annotated[int | None, typer.Argument(metavar="[PROJECT]", min=1, help="Look at this one, too.")] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Repair what is safe; needs PROJECT.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check everything that has to work together, and say what to do about what does not."""
+    if fix and project is None:
+        raise typer.BadParameter("name the project that is to be repaired", param_hint="PROJECT")
     with command_output(context.obj, as_json=as_json) as out:
-        from al_backend.cli.tables import findings_text
-        from al_backend.doctor import Level, examine
+        from al_backend.cli.tables import findings_text, treatment_text
+        from al_backend.doctor import Level, examine, treat
 
-        findings = examine(out.doors.settings, project)
-        out.show(findings, findings_text)
+        if fix and project is not None:
+            treatment = treat(out.doors.settings, project)
+            findings = list(treatment.findings)
+            out.show(treatment, treatment_text)
+        else:
+            findings = examine(out.doors.settings, project)
+            out.show(findings, findings_text)
         if any(finding.level is Level.ERROR for finding in findings):
             raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    context: typer.Context,
+    project: ProjectArgument,
+    out: Annotated[Path, typer.Option(help="File to write, such as report.html.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write one HTML file to send around: learning curve, class balance, classes, versions."""
+    with command_output(context.obj, as_json=as_json) as output:
+        from al_backend.http.dashboard.report import write_report
+
+        facts = write_report(output.doors.settings, output.doors.registry, project, out)
+        document = {"project": facts.id, "title": facts.title, "versions": len(facts.versions), "file": str(out)}
+        output.show(document, lambda shown: f"{shown['file']}: {shown['title']}, {shown['versions']} versions")
 
 
 @app.command()

@@ -91,15 +91,16 @@ def explained(table: pl.DataFrame, strategy: str, first: int) -> pl.DataFrame:
         first: how many rows.
 
     Returns:
-        The rows with, for each component, a column of its name and one that ends in `SHARE`: the share of the measured
-        images that are less informative in this respect, equal ones counted half, in (0, 1); null where it was not
-        measured. `OWN_RANK` is the place, from 0, that the informativeness alone would give.
+        The rows with, for each component, a column of its name and one that ends in `SHARE`: the share of the other
+        measured images that are less informative in this respect, in [0, 1]; null where it was not measured.
+        `OWN_RANK` is the place, from 0, that the informativeness alone would give.
     """
     shown: Sequence[Component] = [item for item in components(strategy) if item.column in table.columns]
     shares = [
-        ((pl.col(item.column).rank("average", descending=item.low_teaches) - 0.5) / pl.col(item.column).count()).alias(
-            item.column + SHARE
-        )
+        (
+            (pl.col(item.column).rank("min", descending=item.low_teaches) - 1)
+            / pl.max_horizontal(pl.col(item.column).count() - 1, 1)
+        ).alias(item.column + SHARE)
         for item in shown
     ]
     place = pl.struct(-pl.col(INFORMATIVENESS), "task_id").rank("ordinal") - 1

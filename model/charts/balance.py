@@ -76,7 +76,7 @@ def class_shares(rows: Sequence[ClassShare], *, width: float = 6.4) -> Picture:
     shown = rows[:MOST_CLASSES]
     names = list(shown[0].shares) if shown else []
     figure = Figure(
-        figsize=(width, 0.9 + max(2, len(shown)) * (0.16 + 0.17 * max(1, len(names)))), layout="constrained"
+        figsize=(width, 0.9 + max(2, len(shown)) * (0.14 + 0.15 * max(1, len(names)))), layout="constrained"
     )
     ax = figure.subplots()
     thickness = 0.78 / max(1, len(names))

@@ -14,7 +14,7 @@ from al_backend.http.dashboard.state import Remembered
 from al_backend.learning_curve import learning_curve
 from model.charts import ClassShare, Mark, Panel, class_shares, learning_curves
 
-_WIDTH, _HEIGHT = 8.2, 3.9
+_WIDTH, _HEIGHT = 11.0, 4.0
 _SPARK = (100.0, 24.0)
 LABELLED, PREDICTED = "labelled boxes", "predicted boxes in the pool"
 

@@ -78,10 +78,12 @@ def with_code(text: str) -> Markup:
 
 
 def measured(value: float | None) -> str:
-    """A measured value of any size, three significant digits."""
+    """A measured value of any size: two decimals, or three significant digits where these say little."""
     if value is None:
         return NOTHING
-    return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e6 else f"{value:.3g}"
+    if value == 0 or 0.005 <= abs(value) < 100:
+        return f"{value:.2f}"
+    return f"{value:.3g}"
 
 
 def class_colour(index: int) -> str:

@@ -39,7 +39,8 @@ def overview() -> str:
         }
         for facts in projects
     ]
-    return render_template("overview.html", rows=rows, live=live, stamp=_stamp(projects))
+    titles = {facts.id: facts.title for facts in projects}
+    return render_template("overview.html", rows=rows, live=live, titles=titles, stamp=_stamp(projects))
 
 
 @blueprint.get("/projects/<int:project_id>")

@@ -51,6 +51,10 @@ class Box:
     width: float
     height: float
 
+    def text_y(self, image_height: int) -> float:
+        """Where the foot of its text goes: above the box where there is room, else below it."""
+        return self.y - image_height / 90 if self.y > image_height / 14 else self.y + self.height + image_height / 18
+
 
 @dataclass(frozen=True, slots=True)
 class Card:
@@ -169,7 +173,9 @@ def image_value_of(registry: Registry, facts: ProjectFacts, remembered: Remember
         if len(values):
             return values[0]
     tasks = registry.ranking_tasks(ranking.project, ranking.id)
-    values = tasks.filter(pl.col("task_id") == task)["image"] if "image" in tasks.columns else []
+    if "image" not in tasks.columns:
+        return None
+    values = tasks.filter(pl.col("task_id") == task)["image"]
     return values[0] if len(values) else None
 
 
@@ -231,10 +237,10 @@ def _diversity(row: Mapping[str, Any]) -> Reason:
     """What the diversity step did to an image: by how many places it rose."""
     own, place = int(row[OWN_RANK]), int(row["rank"])
     risen = own - place
-    meaning = "How far the image was moved up because it differs from those before it and from the labelled ones."
-    if abs(risen) < _FAR:
-        return Reason("Diversity", meaning, 0.0 if risen <= 0 else risen / (own + 1), None, "kept its place")
-    way = "up" if risen > 0 else "down"
-    return Reason(
-        "Diversity", meaning, max(0.0, risen / (own + 1)), None, f"{way} from place {own + 1:,} by the strategy alone"
+    meaning = (
+        "From which place of the strategy alone the image was moved, because it differs from those before it and from "
+        "the labelled ones."
     )
+    if abs(risen) < _FAR:
+        return Reason("Diversity", meaning, 0.0, None, "kept")
+    return Reason("Diversity", meaning, max(0.0, risen / (own + 1)), None, f"from {own + 1:,}")

@@ -206,8 +206,12 @@ def test_user_and_password_are_compared_in_constant_time(
 def test_the_bearer_is_compared_in_constant_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = make_settings(tmp_path, webhook_secret="the secret of the hook")
     compared: list[tuple[bytes, bytes]] = []
-    fake = SimpleNamespace(compare_digest=lambda *pair: compared.append(pair) or hmac.compare_digest(*pair))
-    monkeypatch.setattr("al_backend.http.auth.hmac", fake)
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return hmac.compare_digest(one, other)
+
+    monkeypatch.setattr("al_backend.http.auth.hmac", SimpleNamespace(compare_digest=compare))
 
     assert status(settings, "POST", "/webhook", "Bearer the secret of the hooks") == 401
     assert {expected for _, expected in compared} == {b"the secret of the hook"}

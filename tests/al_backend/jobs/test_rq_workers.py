@@ -48,7 +48,8 @@ def work(queues: Queues, kind: type[WarmWorker] | type[FreshWorker] = WarmWorker
 def write_job(queues: Queues, data: bytes, **fields: bytes) -> Job:
     """A job of our kind, whose fields somebody has written over."""
     job = queues.queue(QueueName.SCORE).enqueue("al_backend.jobs.ranking.score_shard", job_id="forged")
-    queues.connection.hset(job.key, mapping={"data": data, **fields})
+    written: dict[Any, Any] = {"data": data, **fields}
+    queues.connection.hset(job.key, mapping=written)
     return job
 
 
@@ -107,7 +108,11 @@ def test_a_pickle_in_a_job_is_not_opened(queues: Queues, registry: Registry, tmp
 def test_a_pickle_in_a_result_is_not_opened(queues: Queues, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     job = queues.queue(QueueName.PREDICT).enqueue("al_backend.jobs.live.predict", job_id="forged")
-    fields = {"type": "1", "return_value": base64.b64encode(pickle.dumps(Mark(mark))), "created_at": "1"}
+    fields: dict[Any, Any] = {
+        "type": "1",
+        "return_value": base64.b64encode(pickle.dumps(Mark(mark))),
+        "created_at": "1",
+    }
     queues.connection.xadd(f"rq:results:{job.id}", fields)
     with pytest.raises(Exception, match=r".") as caught:
         job.latest_result()
