@@ -123,6 +123,8 @@ class State:
     train_from_scratch: bool = False
     rank_requested_at: datetime | None = None
     attempt: Attempt | None = None
+    untidy: bool = False
+    tidying: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +188,12 @@ class Retire:
     predictions: tuple[int, ...] = field(default=())
 
 
-Action = Train | StartRanking | ScoreShards | Choose | Publish | ScoreNew | Repoint | Retire
+@dataclass(frozen=True, slots=True)
+class Tidy:
+    """Remove weights and rankings that nothing needs any more."""
+
+
+Action = Train | StartRanking | ScoreShards | Choose | Publish | ScoreNew | Repoint | Retire | Tidy
 
 
 def decide(snapshot: Snapshot, state: State, settings: LearningSettings) -> list[Action]:
@@ -206,6 +213,10 @@ def decide(snapshot: Snapshot, state: State, settings: LearningSettings) -> list
         old = tuple(name for name in sorted(snapshot.stored) if _is_ours(name, state) and name not in kept)
         if (old or snapshot.duplicates) and not state.retiring:
             actions.append(Retire(old, snapshot.duplicates))
+        # With the new order served nobody reads the old one; a training may need the version that it started from.
+        quiet = state.ranking is not None and state.ranking.published and not state.training
+        if state.untidy and quiet and not state.tidying:
+            actions.append(Tidy())
     return actions
 
 

@@ -31,7 +31,7 @@ class Context:
     @cached_property
     def registry(self) -> Registry:
         """The registry at `MODEL_DIR`."""
-        return Registry(self.settings.model_dir, cache_folder=self.settings.data_dir / "cache")
+        return open_registry(self.settings)
 
     @cached_property
     def queues(self) -> Queues:
@@ -77,6 +77,11 @@ class Context:
         """Only one process at a time writes predictions of a project into Label Studio."""
         with exclusive(self.queues.connection, f"al:lock:write:{project_id}", patience=600):
             yield
+
+
+def open_registry(settings: Settings) -> Registry:
+    """The registry at `MODEL_DIR`, with its copies among the data of this machine."""
+    return Registry(settings.model_dir, cache_folder=settings.data_dir / "cache", cache_mb=settings.weights_cache_mb)
 
 
 @lru_cache(maxsize=1)

@@ -24,6 +24,7 @@ from al_backend.labelstudio.client import LabelStudio, Task
 from al_backend.labelstudio.codec import choose_annotation, label_digest
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
 from al_backend.registry import Phase, Ranking, Version
+from al_backend.retention import plan
 
 
 class LabelMemory:
@@ -120,6 +121,7 @@ def read_state(here: Context, project_id: int) -> cycle.State:
     registry, queues = here.registry, here.queues
     # The queues before the registry: a job that ends in between is then seen as running and its result as there. The
     # other way round it would be neither, and a training would be started for labels that have just been trained on.
+    tidying = in_flight(queues, QueueName.PUBLISH, job_name("tidy", project_id))
     training = in_flight(queues, QueueName.TRAIN, job_name("train", project_id))
     publishing = in_flight(queues, QueueName.PUBLISH, job_name("publish", project_id))
     retiring = in_flight(queues, QueueName.PUBLISH, job_name("retire", project_id))
@@ -129,7 +131,8 @@ def read_state(here: Context, project_id: int) -> cycle.State:
     active = registry.active(project_id)
     train_request = registry.read_document(project_id, TRAIN_REQUEST)
     state = None
-    current = newest_ranking(registry.rankings(project_id), active.version if active else None)
+    rankings = registry.rankings(project_id)
+    current = newest_ranking(rankings, active.version if active else None)
     if current is not None:
         state = _ranking_state(here, project_id, current, published=current.id == published)
     return cycle.State(
@@ -146,6 +149,8 @@ def read_state(here: Context, project_id: int) -> cycle.State:
         train_from_scratch=bool((train_request or {}).get("from_scratch")),
         rank_requested_at=requested_at(registry.read_document(project_id, RANK_REQUEST)),
         attempt=read_attempt(registry, project_id),
+        untidy=plan(versions, rankings, active, published, last=here.settings.keep_versions, now=now()).due,
+        tidying=tidying,
     )
 
 

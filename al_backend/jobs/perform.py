@@ -102,6 +102,17 @@ def perform(here: Context, project_id: int, action: cycle.Action, seen: Observat
     if isinstance(action, cycle.Repoint):
         here.label_studio.publish_model_version(project_id, action.model_version)
         return f"model version was {seen.snapshot.model_version!r}, set back to {action.model_version}"
+    if isinstance(action, cycle.Tidy):
+        ensure_job(
+            queues,
+            QueueName.PUBLISH,
+            job_name("tidy", project_id),
+            "al_backend.jobs.tidy.tidy",
+            project_id,
+            timeout=_PUBLISH_TIMEOUT,
+            meta=meta | {"kind": "tidy"},
+        )
+        return "making room among versions and rankings"
     ensure_job(
         queues,
         QueueName.PUBLISH,
