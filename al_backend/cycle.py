@@ -76,7 +76,7 @@ class RankingState:
     Attributes:
         id: of the ranking, which is also the model version under which it is published.
         created_at: when the pool was listed.
-        missing: shards that are neither finished nor waiting nor being worked on.
+        missing: shards that should be enqueued: of the next unfinished ones, those neither waiting nor being worked on.
         unfinished: number of shards without a result.
         published: whether Label Studio serves this ranking.
         unranked: tasks that the ranking left out on purpose (`pool_size`).

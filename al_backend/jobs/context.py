@@ -14,7 +14,9 @@ from al_backend.errors import BackendError
 from al_backend.inference import Inference
 from al_backend.jobs.liveness import running_job
 from al_backend.jobs.locks import exclusive
+from al_backend.jobs.pace import Pace
 from al_backend.jobs.queues import Queues, connect
+from al_backend.jobs.ranking_memory import RankingMemory
 from al_backend.labelstudio.client import LabelStudio
 from al_backend.labelstudio.images import ImageSource
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
@@ -41,7 +43,7 @@ class Context:
     @cached_property
     def label_studio(self) -> LabelStudio:
         """The Label Studio that holds the projects."""
-        return LabelStudio.from_settings(self.settings)
+        return LabelStudio.from_settings(self.settings, pace=Pace(lambda: self.queues.connection))
 
     @cached_property
     def images(self) -> ImageSource:
@@ -52,6 +54,11 @@ class Context:
     def inference(self) -> Inference:
         """Warm detectors of this process."""
         return Inference(self.settings, self.registry, self.images)
+
+    @cached_property
+    def rankings(self) -> RankingMemory:
+        """The last rankings of this process."""
+        return RankingMemory()
 
     def project(self, project_id: int) -> ProjectRecord:
         """The registered project.

@@ -51,7 +51,7 @@ def perform(here: Context, project_id: int, action: cycle.Action, seen: Observat
         return f"training ({action.reason})"
     if isinstance(action, cycle.StartRanking):
         created = _create_ranking(here, project_id, action.version, pool, config, settings)
-        _enqueue_shards(here, project_id, created.id, range(created.shards))
+        _enqueue_shards(here, project_id, created.id, range(min(created.shards, ranking.WINDOW)))
         return f"ranking {created.id} of {created.tasks} tasks in {created.shards} shards"
     if isinstance(action, cycle.ScoreShards):
         _enqueue_shards(here, project_id, action.ranking, action.shards, closer=action.closer)

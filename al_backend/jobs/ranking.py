@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from al_backend.cycle import ranking_number
@@ -16,6 +15,7 @@ from al_backend.jobs.candidates import readable_and_labelled
 from al_backend.jobs.client import enqueue_reconcile, look_later
 from al_backend.jobs.context import Context, job_running
 from al_backend.jobs.documents import THROUGHPUT, published_model_version
+from al_backend.jobs.ranking_memory import Placement
 from al_backend.jobs.strategies import strategy_of
 from al_backend.labelstudio.codec import to_regions
 from al_backend.labelstudio.labeling_config import LabelingConfig
@@ -23,6 +23,9 @@ from al_backend.registry import Phase, Ranking
 from model.acquisition.order import order_scores, place
 from model.acquisition.strategy import RankingContext, Strategy
 from model.detectors.base import View
+
+WINDOW = 128
+"""Shards of one ranking that are in the queue at a time: with all of them, other projects would wait for the last."""
 
 _IDS = 2**20  # task ids that a score tells apart
 
@@ -48,14 +51,14 @@ def score_shard(project_id: int, ranking_id: str, index: int, closer: bool = Fal
     with job_running() as here:
         registry = here.registry
         phase = Phase.CLOSER if closer else Phase.POOL
-        finished = registry.finished_shards(project_id, ranking_id, phase)
-        if index in finished:
+        if registry.has_shard(project_id, ranking_id, index, phase):
             return 0
         ranking = registry.ranking(project_id, ranking_id)
         active = registry.active(project_id)
         if active is None or active.version != ranking.version:
             return 0  # a newer version took over; its own ranking measures the pool
-        everything = (registry.closer_tasks if closer else registry.ranking_tasks)(project_id, ranking_id)
+        read = registry.closer_tasks if closer else registry.ranking_tasks
+        everything = here.rankings.tasks(ranking, phase, lambda: read(project_id, ranking_id))
         if everything is None:
             return 0  # the ranking was removed and made again
         tasks = everything.filter(pl.col("shard") == index)
@@ -67,9 +70,17 @@ def score_shard(project_id: int, ranking_id: str, index: int, closer: bool = Fal
         registry.write_shard(project_id, ranking_id, index, frame, phase)
         if not closer:  # a closer look takes longer, and would make the pool's shards small
             _note_throughput(here, project_id, len(items), time.monotonic() - started)
-        if len(finished | {index}) >= (everything["shard"].n_unique() if closer else ranking.shards):
+        shards = everything["shard"].n_unique() if closer else ranking.shards
+        if _asks_for_more(index, shards):
+            enqueue_reconcile(here.queues, project_id, f"{ranking_id} has room in the queue")
+        elif index >= shards - WINDOW and len(registry.finished_shards(project_id, ranking_id, phase)) >= shards:
             enqueue_reconcile(here.queues, project_id, f"{ranking_id} is measured")
         return len(items)
+
+
+def _asks_for_more(index: int, shards: int) -> bool:
+    """Whether a shard that is finished is one of those at which the next ones should be enqueued."""
+    return index % (WINDOW // 2) == WINDOW // 2 - 1 and index < shards - WINDOW // 2
 
 
 def score_new(project_id: int, ranking_id: str, items: list[tuple[int, str | None]]) -> int:
@@ -82,9 +93,8 @@ def score_new(project_id: int, ranking_id: str, items: list[tuple[int, str | Non
         ranking = here.registry.ranking(project_id, ranking_id)
         if published_model_version(here.registry, project_id) != ranking.model_version or not items:
             return 0
-        have = {
-            row.task for row in here.label_studio.predictions(project_id) if row.model_version == ranking.model_version
-        }
+        ids = [task for task, _ in items]
+        have = here.label_studio.tasks_with_version(project_id, ranking.model_version, first=min(ids), last=max(ids))
         items = [(task, value) for task, value in items if task not in have]
         if not items:
             return 0
@@ -96,6 +106,7 @@ def score_new(project_id: int, ranking_id: str, items: list[tuple[int, str | Non
             prediction_items(frame, ranking.model_version),
             chunk=here.settings.publish_chunk,
             pause=here.settings.publish_pause,
+            rate=here.settings.publish_rate,
         )
         look_later(here.queues, project_id, f"{report.created} new tasks are placed")
         return report.created
@@ -141,28 +152,30 @@ def place_measured(here: Context, ranking: Ranking, measured: pl.DataFrame) -> p
     one that can be read goes before those that cannot.
     """
     strategy, context = strategy_of(ranking)
-    known = order(here, ranking)
-    scores_of_all = known["order_score"].to_numpy()
-    in_ranking = dict(zip(known["task_id"], scores_of_all, strict=True))
-    placed = known.filter(pl.col("informativeness").is_not_null())
-    # Sorted, because a diversity step gives first places to images that are not the most informative.
-    values = np.sort(placed["informativeness"].to_numpy())[::-1]
-    scores = placed["order_score"].to_numpy()
-    fitted = here.registry.read_fitted(ranking.project, ranking.id)
+    known = here.rankings.placement(ranking, lambda: placement_of(here, ranking))
     readable = measured.filter(pl.col("error").is_null())
-    new = dict(zip(readable["task_id"], strategy.informativeness(readable, context, fitted), strict=True))
-    last = float(scores_of_all.max()) if len(known) else 0.5
-    # Where the readable ones end: they are placed below it as if it were 1.
-    end = float(scores_of_all[len(scores)]) if len(scores) < len(known) else (last + 1.0) / 2
+    new = dict(zip(readable["task_id"], strategy.informativeness(readable, context, known.fitted), strict=True))
+    # Places of readable ones are looked up as if the readable ones ended at 1.
+    readable_scores = known.readable_scores / known.end
+    behind = max(known.last, known.end)
 
     def score(task: int) -> float:
-        if task in in_ranking:
-            return float(in_ranking[task])
+        own = known.score_of(task)
+        if own is not None:
+            return own
         if task in new:
-            return place(float(new[task]), task, values, scores / end) * end
-        return max(last, end) + (1.0 - max(last, end)) * (task % _IDS + 0.5) / _IDS
+            return place(float(new[task]), task, known.values, readable_scores) * known.end
+        return behind + (1.0 - behind) * (task % _IDS + 0.5) / _IDS
 
     return measured.with_columns(pl.Series("order_score", [score(task) for task in measured["task_id"]], pl.Float64))
+
+
+def placement_of(here: Context, ranking: Ranking) -> Placement:
+    """The finished order as far as placing further tasks needs it, read anew; `Context.rankings` keeps it."""
+    columns = ("task_id", "informativeness", "order_score")
+    stored = here.registry.read_order(ranking.project, ranking.id, columns)
+    known = order(here, ranking).select(columns) if stored is None else stored
+    return Placement.of(known, here.registry.read_fitted(ranking.project, ranking.id))
 
 
 def prediction_items(frame: pl.DataFrame, model_version: str) -> list[dict[str, Any]]:

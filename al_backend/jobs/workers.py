@@ -1,8 +1,9 @@
 """The processes that take jobs from the queues.
 
-Three kinds, because they must not wait for each other: `inference` keeps its detectors warm and answers annotators
-first, `cycle` talks to Label Studio, `train` starts a fresh process for every training, so that CUDA is never forked
-and a training that dies takes nothing with it.
+Four kinds, because they must not wait for each other: `inference` keeps its detectors warm and answers annotators
+first, `cycle` looks at projects and decides, `publish` writes into Label Studio, which takes long in a large project,
+`train` starts a fresh process for every training, so that CUDA is never forked and a training that dies takes nothing
+with it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections.abc import Sequence
 
 import redis
-from rq.worker import BaseWorker, DequeueStrategy
+from rq.worker import BaseWorker
 
 from al_backend.errors import BackendError, ConfigError
 from al_backend.jobs.client import enqueue_due_looks, enqueue_reconcile
@@ -31,7 +32,8 @@ _TICK = 0.5
 
 GROUPS: dict[str, tuple[QueueName, ...]] = {
     "inference": (QueueName.PREDICT, QueueName.SCORE),
-    "cycle": (QueueName.RECONCILE, QueueName.PUBLISH),
+    "cycle": (QueueName.RECONCILE,),
+    "publish": (QueueName.PUBLISH,),
     "train": (QueueName.TRAIN,),
 }
 """Queues by the kind of process that takes them, in the order in which it looks at them."""
@@ -41,15 +43,6 @@ def worker_groups(queue_names: Sequence[QueueName]) -> list[tuple[str, tuple[Que
     """The processes that the given queues need: kind, and its queues among the given ones."""
     groups = [(kind, tuple(name for name in names if name in queue_names)) for kind, names in GROUPS.items()]
     return [(kind, names) for kind, names in groups if names]
-
-
-def dequeue_strategy(kind: str) -> DequeueStrategy:
-    """How a process goes from one of its queues to the next.
-
-    An inference worker always takes `predict` first: a person waits. A cycle worker takes turns: with many projects, or
-    a slow Label Studio, there is always another look to be taken, and nothing would ever be published.
-    """
-    return DequeueStrategy.ROUND_ROBIN if kind == "cycle" else DequeueStrategy.DEFAULT
 
 
 def run_worker(settings: Settings, queue_names: Sequence[QueueName]) -> None:
@@ -78,7 +71,8 @@ def run_worker(settings: Settings, queue_names: Sequence[QueueName]) -> None:
         if kind == "cycle":
             timer.start()
         try:
-            worker.work(logging_level=settings.log_level, dequeue_strategy=dequeue_strategy(kind))
+            # The queues in their order: an inference worker always takes `predict` first, because a person waits.
+            worker.work(logging_level=settings.log_level)
         finally:
             stop.set()
 
