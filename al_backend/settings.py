@@ -163,6 +163,10 @@ class Settings(LearningSettings, BaseSettings):
         ge=0,
         description="Newest versions whose weights are kept, beside the active, the previous, the best; 0 keeps all.",
     )
+    share_settings: bool = Field(
+        True,
+        description="Put these settings and the key of Label Studio into Redis, for workers on other machines.",
+    )
     weights_cache_mb: float = Field(
         2048.0, ge=0, description="Size of the local copies of versions when `MODEL_DIR` is remote."
     )

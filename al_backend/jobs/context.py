@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from typing import Any
@@ -17,6 +17,7 @@ from al_backend.jobs.locks import exclusive
 from al_backend.jobs.pace import Pace
 from al_backend.jobs.queues import Queues, connect
 from al_backend.jobs.ranking_memory import RankingMemory
+from al_backend.jobs.shared_settings import adopt
 from al_backend.labelstudio.client import LabelStudio
 from al_backend.labelstudio.images import ImageSource
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
@@ -29,6 +30,8 @@ class Context:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.interlude: Callable[[], None] = _nothing
+        """What a long job calls between two batches, so that a person who waits is answered at once."""
 
     @cached_property
     def registry(self) -> Registry:
@@ -91,10 +94,14 @@ def open_registry(settings: Settings) -> Registry:
     return Registry(settings.model_dir, cache_folder=settings.data_dir / "cache", cache_mb=settings.weights_cache_mb)
 
 
+def _nothing() -> None:
+    """Nobody waits for a process that takes no requests of people."""
+
+
 @lru_cache(maxsize=1)
 def context() -> Context:
-    """The context of this process, from its environment."""
-    return Context(load_settings())
+    """The context of this process, from its environment and from what the main process shares."""
+    return Context(adopt(load_settings()))
 
 
 @contextmanager

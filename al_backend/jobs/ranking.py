@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import polars as pl
 
 from al_backend.cycle import ranking_number
-from al_backend.inference import Outcome
+from al_backend.inference import BATCH, Outcome
 from al_backend.jobs.candidates import readable_and_labelled
 from al_backend.jobs.client import enqueue_reconcile, look_later
 from al_backend.jobs.context import Context, job_running
@@ -64,7 +64,7 @@ def score_shard(project_id: int, ranking_id: str, index: int, closer: bool = Fal
         tasks = everything.filter(pl.col("shard") == index)
         items = list(zip(tasks["task_id"].to_list(), tasks["image"].to_list(), strict=True))
         started = time.monotonic()
-        frame = _measure(here, ranking, items, closer=closer)
+        frame = _measure(here, ranking, items, closer=closer, interlude=here.interlude)
         if closer:
             frame = frame.with_columns(tasks["labelled"])
         registry.write_shard(project_id, ranking_id, index, frame, phase)
@@ -98,7 +98,8 @@ def score_new(project_id: int, ranking_id: str, items: list[tuple[int, str | Non
         items = [(task, value) for task, value in items if task not in have]
         if not items:
             return 0
-        frame = place_measured(here, ranking, _measure(here, ranking, items, closer=True))
+        measured = _measure(here, ranking, items, closer=True, interlude=here.interlude)
+        frame = place_measured(here, ranking, measured)
         # Kept beside the ranking's shards, under an index of its own, so that `status` knows the reasons of failures.
         here.registry.write_shard(project_id, ranking_id, ranking.shards + items[0][0], _as_in_pool(ranking, frame))
         report = here.label_studio.import_predictions(
@@ -197,7 +198,14 @@ def _as_in_pool(ranking: Ranking, placed: pl.DataFrame) -> pl.DataFrame:
     return placed.drop("order_score", *strategy.candidate_columns(context))
 
 
-def _measure(here: Context, ranking: Ranking, items: Sequence[tuple[int, str | None]], *, closer: bool) -> pl.DataFrame:
+def _measure(
+    here: Context,
+    ranking: Ranking,
+    items: Sequence[tuple[int, str | None]],
+    *,
+    closer: bool,
+    interlude: Callable[[], None] | None = None,
+) -> pl.DataFrame:
     """One row per task: task_id, the strategy's measurements, regions (JSON text), error.
 
     Args:
@@ -205,16 +213,18 @@ def _measure(here: Context, ranking: Ranking, items: Sequence[tuple[int, str | N
         ranking: whose strategy measures.
         items: task id and image value.
         closer: whether to measure what both phases do, or the first alone.
+        interlude: called between two batches.
     """
     strategy, context = strategy_of(ranking)
     config = here.labeling_config(ranking.project)
     threshold = ranking.strategy["measure_threshold"]
-    rows = [
-        _row(outcome, strategy, context, config, ranking, closer)
-        for outcome in here.inference.detect(
-            ranking.project, ranking.version, items, views=_views(strategy, closer), min_score=threshold
-        )
-    ]
+    rows: list[dict[str, Any]] = []
+    for outcome in here.inference.detect(
+        ranking.project, ranking.version, items, views=_views(strategy, closer), min_score=threshold
+    ):
+        rows.append(_row(outcome, strategy, context, config, ranking, closer))
+        if interlude is not None and len(rows) % BATCH == 0:
+            interlude()
     measured = strategy.columns(context) | (strategy.candidate_columns(context) if closer else {})
     return pl.DataFrame(rows, schema={"task_id": pl.Int64, **measured, "regions": pl.String, "error": pl.String})
 

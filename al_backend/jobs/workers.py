@@ -8,6 +8,7 @@ with it.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -16,19 +17,21 @@ import time
 from collections.abc import Sequence
 
 import redis
-from rq.worker import BaseWorker
 
 from al_backend.errors import BackendError, ConfigError
 from al_backend.jobs.client import enqueue_due_looks, enqueue_reconcile
-from al_backend.jobs.context import Context
+from al_backend.jobs.context import Context, context
 from al_backend.jobs.liveness import living_worker, remembers
 from al_backend.jobs.queues import QueueName
 from al_backend.jobs.rq_workers import FreshWorker, WarmWorker
+from al_backend.jobs.shared_settings import adopt, share
 from al_backend.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
 
 _TICK = 0.5
+_SHARE_EVERY = 20.0
+_PATIENCE = 60.0
 
 GROUPS: dict[str, tuple[QueueName, ...]] = {
     "inference": (QueueName.PREDICT, QueueName.SCORE),
@@ -56,7 +59,7 @@ def run_worker(settings: Settings, queue_names: Sequence[QueueName]) -> None:
         raise ConfigError(f"One worker process takes queues of one kind, found {', '.join(map(str, queue_names))}.")
     kind, names = groups[0]
     here = Context(settings)
-    worker_class: type[BaseWorker] = FreshWorker if kind == "train" else WarmWorker
+    worker_class: type[FreshWorker | WarmWorker] = FreshWorker if kind == "train" else WarmWorker
     worker = worker_class(
         [here.queues.queue(name) for name in names],
         connection=here.queues.connection,
@@ -64,6 +67,9 @@ def run_worker(settings: Settings, queue_names: Sequence[QueueName]) -> None:
         name=f"{kind}-{os.uname().nodename}-{os.getpid()}",
         log_job_description=False,
     )
+    if isinstance(worker, WarmWorker) and QueueName.PREDICT in names:
+        # Jobs find their way by the context of the process, not by this function's.
+        context().interlude = functools.partial(worker.answer_waiting, here.queues.queue(QueueName.PREDICT))
     remembers(here.queues.connection)  # its count of seconds starts now, while the workers start
     stop = threading.Event()
     timer = threading.Thread(target=_look_regularly, args=(here, stop), name="timer", daemon=True)
@@ -88,10 +94,13 @@ def _device(settings: Settings, kind: str) -> str:
 
 def _look_regularly(here: Context, stop: threading.Event) -> None:
     """Ask for a reconcile of every project again and again: events are hints and get lost, the truth does not."""
-    due = 0.0
+    due = share_due = 0.0
     while not stop.wait(_TICK):
         try:
             enqueue_due_looks(here.queues)
+            if time.monotonic() >= share_due:
+                share_due = time.monotonic() + _SHARE_EVERY
+                share(here.queues.connection, here.settings)
             if time.monotonic() >= due:
                 due = time.monotonic() + here.settings.reconcile_every
                 for project_id in here.registry.projects():
@@ -106,7 +115,7 @@ def main(arguments: Sequence[str]) -> int:
         settings = load_settings()
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         names = [QueueName(name) for argument in arguments for name in argument.split(",")]
-        run_worker(settings, names)
+        run_worker(adopt(settings, patience=_PATIENCE), names)
     except ValueError as error:
         print(f"{error}; queues are {', '.join(name.value for name in QueueName)}.", file=sys.stderr)
         return 2
