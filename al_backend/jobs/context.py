@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -24,14 +25,15 @@ from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labelin
 from al_backend.registry import ProjectRecord, Registry
 from al_backend.settings import LearningSettings, Settings, load_settings
 
+INTERLUDE: ContextVar[Callable[[], None] | None] = ContextVar("interlude", default=None)
+"""What a long job calls between two batches, so that a person who waits is answered at once; of the worker's thread."""
+
 
 class Context:
     """Settings, registry, queues and Label Studio of one process; each is opened when it is first used."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.interlude: Callable[[], None] = _nothing
-        """What a long job calls between two batches, so that a person who waits is answered at once."""
 
     @cached_property
     def registry(self) -> Registry:
@@ -94,13 +96,13 @@ def open_registry(settings: Settings) -> Registry:
     return Registry(settings.model_dir, cache_folder=settings.data_dir / "cache", cache_mb=settings.weights_cache_mb)
 
 
-def _nothing() -> None:
-    """Nobody waits for a process that takes no requests of people."""
-
-
 @lru_cache(maxsize=1)
 def context() -> Context:
-    """The context of this process, from its environment and from what the main process shares."""
+    """The context of this process, from its environment and from what the main process shares.
+
+    Raises:
+        ConfigError: it was given no key of Label Studio, and nobody shares one; asked again, it looks again.
+    """
     return Context(adopt(load_settings()))
 
 

@@ -13,7 +13,7 @@ from al_backend.cycle import ranking_number
 from al_backend.inference import BATCH, Outcome
 from al_backend.jobs.candidates import readable_and_labelled
 from al_backend.jobs.client import enqueue_reconcile, look_later
-from al_backend.jobs.context import Context, job_running
+from al_backend.jobs.context import INTERLUDE, Context, job_running
 from al_backend.jobs.documents import THROUGHPUT, published_model_version
 from al_backend.jobs.ranking_memory import Placement
 from al_backend.jobs.strategies import strategy_of
@@ -64,7 +64,7 @@ def score_shard(project_id: int, ranking_id: str, index: int, closer: bool = Fal
         tasks = everything.filter(pl.col("shard") == index)
         items = list(zip(tasks["task_id"].to_list(), tasks["image"].to_list(), strict=True))
         started = time.monotonic()
-        frame = _measure(here, ranking, items, closer=closer, interlude=here.interlude)
+        frame = _measure(here, ranking, items, closer=closer, interlude=INTERLUDE.get())
         if closer:
             frame = frame.with_columns(tasks["labelled"])
         registry.write_shard(project_id, ranking_id, index, frame, phase)
@@ -98,7 +98,7 @@ def score_new(project_id: int, ranking_id: str, items: list[tuple[int, str | Non
         items = [(task, value) for task, value in items if task not in have]
         if not items:
             return 0
-        measured = _measure(here, ranking, items, closer=True, interlude=here.interlude)
+        measured = _measure(here, ranking, items, closer=True, interlude=INTERLUDE.get())
         frame = place_measured(here, ranking, measured)
         # Kept beside the ranking's shards, under an index of its own, so that `status` knows the reasons of failures.
         here.registry.write_shard(project_id, ranking_id, ranking.shards + items[0][0], _as_in_pool(ranking, frame))

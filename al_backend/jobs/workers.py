@@ -20,18 +20,17 @@ import redis
 
 from al_backend.errors import BackendError, ConfigError
 from al_backend.jobs.client import enqueue_due_looks, enqueue_reconcile
-from al_backend.jobs.context import Context, context
+from al_backend.jobs.context import INTERLUDE, Context
 from al_backend.jobs.liveness import living_worker, remembers
 from al_backend.jobs.queues import QueueName
 from al_backend.jobs.rq_workers import FreshWorker, WarmWorker
-from al_backend.jobs.shared_settings import adopt, share
+from al_backend.jobs.shared_settings import share
 from al_backend.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
 
 _TICK = 0.5
 _SHARE_EVERY = 20.0
-_PATIENCE = 60.0
 
 GROUPS: dict[str, tuple[QueueName, ...]] = {
     "inference": (QueueName.PREDICT, QueueName.SCORE),
@@ -68,8 +67,7 @@ def run_worker(settings: Settings, queue_names: Sequence[QueueName]) -> None:
         log_job_description=False,
     )
     if isinstance(worker, WarmWorker) and QueueName.PREDICT in names:
-        # Jobs find their way by the context of the process, not by this function's.
-        context().interlude = functools.partial(worker.answer_waiting, here.queues.queue(QueueName.PREDICT))
+        INTERLUDE.set(functools.partial(worker.answer_waiting, here.queues.queue(QueueName.PREDICT)))
     remembers(here.queues.connection)  # its count of seconds starts now, while the workers start
     stop = threading.Event()
     timer = threading.Thread(target=_look_regularly, args=(here, stop), name="timer", daemon=True)
@@ -115,7 +113,7 @@ def main(arguments: Sequence[str]) -> int:
         settings = load_settings()
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         names = [QueueName(name) for argument in arguments for name in argument.split(",")]
-        run_worker(adopt(settings, patience=_PATIENCE), names)
+        run_worker(settings, names)
     except ValueError as error:
         print(f"{error}; queues are {', '.join(name.value for name in QueueName)}.", file=sys.stderr)
         return 2
