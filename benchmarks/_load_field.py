@@ -209,12 +209,12 @@ class LoadField:
                     self.peaks[name] = max(self.peaks.get(name, 0.0), size)
 
 
-def add_version(registry: Registry, project: int, folder: Path) -> Version:
+def add_version(registry: Registry, project: int, folder: Path, *, image_size: int = IMAGE_SIZE) -> Version:
     """A small detector as the active version of a project; the files in `folder` are made once."""
     if not folder.exists():
         folder.mkdir(parents=True)
         base = find_base(ARCHITECTURE, None)
-        create(ARCHITECTURE, SPECIES, image_size=IMAGE_SIZE, device="cpu", base=base).save(folder)
+        create(ARCHITECTURE, SPECIES, image_size=image_size, device="cpu", base=base).save(folder)
     moment = datetime.now(timezone.utc)
     version = Version(
         name=f"{ARCHITECTURE}-v1-load00",

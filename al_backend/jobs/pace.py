@@ -32,4 +32,4 @@ class Pace:
     def __call__(self, seconds: float) -> None:
         """Wait for a turn that lasts so many seconds."""
         wait = self._connection().eval(_BOOK, 1, _NEXT, repr(seconds), str(_KEPT))
-        time.sleep(float(wait))  # type: ignore[arg-type]
+        time.sleep(float(wait))

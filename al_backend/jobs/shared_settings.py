@@ -74,7 +74,7 @@ def adopt(settings: Settings, *, patience: float = 10.0) -> Settings:
             time.sleep(_LOOK_EVERY)
     finally:
         connection.close()
-    found = json.loads(shared)  # type: ignore[arg-type]
+    found = json.loads(shared)
     own = {name: getattr(settings, name) for name in settings.model_fields_set}
     return load_settings(**{name: value for name, value in found.items() if name in _SHARED} | own)
 
