@@ -13,6 +13,7 @@ from al_backend.jobs.client import enqueue_reconcile
 from al_backend.jobs.queues import Queues
 from al_backend.labelstudio.client import UNCERTAINTY_SAMPLING, LabelStudio, Project
 from al_backend.labelstudio.labeling_config import parse_labeling_config
+from al_backend.masking import masked_url
 from al_backend.registry import Registry
 from al_backend.settings import Settings
 
@@ -66,7 +67,7 @@ class ConnectReport:
 
     def __str__(self) -> str:
         lines = [
-            f'Project {self.project} "{self.project_title}" is connected to {self.url} as "{self.title}".',
+            f'Project {self.project} "{self.project_title}" is connected to {masked_url(self.url)} as "{self.title}".',
             f"  labels: {', '.join(self.labels)}",
             f"  model version: {self.model_version or 'none yet, the order is random until the first training'}",
             f"  changed now: {', '.join(self.changes) or 'nothing, it was connected already'}",
@@ -113,6 +114,8 @@ def connect(
     webhook = _connect_webhook(settings, label_studio, project_id, url, changes)
     _set_sampling(label_studio, project, changes)
     project = _leave_title(label_studio, registry, project_id, str(backend["title"]), changes)
+    if not label_studio.queue_tabs(project_id):
+        changes.append("made the queue's tab in the Data Manager")
     tab = label_studio.ensure_queue_tab(project_id)
     overrides = parse_extra_params(backend.get("extra_params"), settings.learning)
     if registry.project(project_id) is None:

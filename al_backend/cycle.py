@@ -107,6 +107,19 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelledTraining:
+    """The last training that a person stopped, or kept from starting.
+
+    Attributes:
+        at: when; requests that are older are void.
+        labels: digests of the labels that the first look after it found; None before that look.
+    """
+
+    at: datetime
+    labels: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """What the registry and the queues say about a project at the same moment."""
 
@@ -123,8 +136,20 @@ class State:
     train_from_scratch: bool = False
     rank_requested_at: datetime | None = None
     attempt: Attempt | None = None
+    unpromoted: str | None = None
+    train_cancelled: CancelledTraining | None = None
+    rank_cancelled_at: datetime | None = None
+    ranking_cancelled: bool = False
+    """Whether a person cancelled the active version's newest ranking; `ranking` is then the published one, if any."""
     untidy: bool = False
     tidying: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """Make a version active that passed the gate, whose training was killed before it could."""
+
+    version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +218,7 @@ class Tidy:
     """Remove weights and rankings that nothing needs any more."""
 
 
-Action = Train | StartRanking | ScoreShards | Choose | Publish | ScoreNew | Repoint | Retire | Tidy
+Action = Promote | Train | StartRanking | ScoreShards | Choose | Publish | ScoreNew | Repoint | Retire | Tidy
 
 
 def decide(snapshot: Snapshot, state: State, settings: LearningSettings) -> list[Action]:
@@ -201,6 +226,8 @@ def decide(snapshot: Snapshot, state: State, settings: LearningSettings) -> list
 
     Calling it again with the same facts gives the same answer; work that is waiting or running is not asked for twice.
     """
+    if state.unpromoted is not None and not state.training:
+        return [Promote(state.unpromoted)]  # everything else depends on which version is active
     actions: list[Action] = []
     training = _training(snapshot, state, settings)
     if training is not None:
@@ -233,6 +260,23 @@ def missing_labels(labels: Mapping[int, str], trained_on: TrainedOn | None, sett
     if trained_on is None:
         return max(0, settings.min_labels - len(labels))
     return max(0, settings.train_every - pending_labels(labels, trained_on), settings.min_labels - len(labels))
+
+
+def cancellation_in_force(
+    trained_on: TrainedOn | None, cancelled: CancelledTraining | None
+) -> CancelledTraining | None:
+    """The cancellation, unless a later training has made it history."""
+    if cancelled is None or (trained_on is not None and trained_on.snapshot_at > cancelled.at):
+        return None
+    return cancelled
+
+
+def counted_from(trained_on: TrainedOn | None, cancelled: CancelledTraining | None) -> TrainedOn | None:
+    """From which labels on new ones count towards the next training: those of the last training or cancellation."""
+    cancelled = cancellation_in_force(trained_on, cancelled)
+    if cancelled is None or cancelled.labels is None:
+        return trained_on
+    return TrainedOn("" if trained_on is None else trained_on.version, cancelled.labels, cancelled.at)
 
 
 def is_validation(task: int, share: float, seed: int) -> bool:
@@ -269,7 +313,10 @@ def _training(snapshot: Snapshot, state: State, settings: LearningSettings) -> T
     attempt = state.attempt
     requested = state.train_requested_at
     trained_at = None if state.trained_on is None else state.trained_on.snapshot_at
+    cancelled = cancellation_in_force(state.trained_on, state.train_cancelled)
     asked = requested is not None and (trained_at is None or requested > trained_at)
+    if asked and cancelled is not None and requested is not None:
+        asked = requested > cancelled.at
     if attempt is not None and attempt.digest == snapshot.digest and attempt.count >= MAX_ATTEMPTS:
         # The same labels failed again and again: only a request that is newer than the last failure tries once more.
         asked = asked and requested is not None and requested > attempt.started_at
@@ -277,7 +324,9 @@ def _training(snapshot: Snapshot, state: State, settings: LearningSettings) -> T
             return None
     if asked:
         return Train("requested", state.train_from_scratch)
-    if missing_labels(snapshot.labels, state.trained_on, settings) > 0:
+    if cancelled is not None and cancelled.labels is None:
+        return None  # this look notes the labels, later ones count those that are new
+    if missing_labels(snapshot.labels, counted_from(state.trained_on, cancelled), settings) > 0:
         return None
     new = pending_labels(snapshot.labels, state.trained_on)
     return Train(f"{new} new or changed labels", settings.train_mode == "from_scratch")
@@ -288,6 +337,10 @@ def _ranking(snapshot: Snapshot, state: State) -> list[Action]:
         return []
     ranking = state.ranking
     asked = state.rank_requested_at is not None and (ranking is None or state.rank_requested_at > ranking.created_at)
+    if asked and state.rank_cancelled_at is not None and state.rank_requested_at is not None:
+        asked = state.rank_requested_at > state.rank_cancelled_at
+    if state.ranking_cancelled and not asked and (ranking is None or not ranking.published):
+        return []
     if ranking is None or (asked and ranking.published):
         return [StartRanking(state.active)] if snapshot.pool else []
     if not ranking.published:

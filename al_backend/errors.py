@@ -28,7 +28,15 @@ class LabelStudioError(BackendError):
 
 
 class ImageUnavailable(BackendError):
-    """An image of a task cannot be had: the message is the reason that `status` shows."""
+    """An image of a task cannot be had: the message is the reason that `status` shows.
+
+    Attributes:
+        passing: whether it may be had later: its server was away or busy.
+    """
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 class VersionNotFound(BackendError):

@@ -31,11 +31,18 @@ _WARM_DETECTORS = 4
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one task: detections per view, or the reason why there are none."""
+    """What became of one task: detections per view, or the reason why there are none, which may be a passing one."""
 
     task_id: int
     detections: Mapping[View, Detections] | None
     error: str | None = None
+    passing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    reason: str
+    passing: bool = False
 
 
 class Inference:
@@ -88,19 +95,22 @@ class Inference:
         detector = self.detector(project_id, version)
         batches = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
         for batch, decoded in zip(batches, read_ahead(self._decode, batches), strict=True):
-            readable = [(task, image) for task, image in decoded.items() if not isinstance(image, str)]
+            readable = [(task, image) for task, image in decoded.items() if not isinstance(image, _Missing)]
             predicted = detector.predict([image for _, image in readable], views, min_score=min_score)
             detections = {task: found for (task, _), found in zip(readable, predicted, strict=True)}
             for task, _ in batch:
                 image = decoded[task]
-                yield Outcome(task, detections.get(task), image if isinstance(image, str) else None)
+                if isinstance(image, _Missing):
+                    yield Outcome(task, None, image.reason, image.passing)
+                else:
+                    yield Outcome(task, detections[task])
 
-    def _decode(self, items: Sequence[tuple[int, str | None]]) -> dict[int, Image | str]:
+    def _decode(self, items: Sequence[tuple[int, str | None]]) -> dict[int, Image | _Missing]:
         """The decoded image of each task, or the reason why there is none."""
         named = [(task, value) for task, value in items if value is not None]
         files = self._images.fetch_many(named)
-        result: dict[int, Image | str] = {
-            task: "The task's data names no image under the key that the labelling config expects."
+        result: dict[int, Image | _Missing] = {
+            task: _Missing("The task's data names no image under the key that the labelling config expects.")
             for task, value in items
             if value is None
         }
@@ -115,10 +125,10 @@ def image_value(data: Mapping[str, Any], config: LabelingConfig) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _decode_one(file: Path | ImageUnavailable) -> Image | str:
+def _decode_one(file: Path | ImageUnavailable) -> Image | _Missing:
     if isinstance(file, ImageUnavailable):
-        return str(file)
+        return _Missing(str(file), file.passing)
     try:
         return load_image(file)
     except ImageUnreadable as error:
-        return str(error)
+        return _Missing(str(error))

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
-from al_backend.registry import Version
 from model.simulation.stopping import StoppingHint, stopping_hint
 
 
-def learning_curve(versions: Sequence[Version]) -> list[tuple[int, float]]:
+class Trained(Protocol):
+    """What is looked at of a version; `registry.Version` has it all."""
+
+    @property
+    def number(self) -> int: ...  # noqa: D102
+
+    @property
+    def detector(self) -> str: ...  # noqa: D102
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def images_labelled(self) -> int: ...  # noqa: D102
+
+    @property
+    def metrics(self) -> Mapping[str, Any] | None: ...  # noqa: D102
+
+
+def learning_curve(versions: Sequence[Trained]) -> list[tuple[int, float]]:
     """(labelled images, mAP50) of the versions that can be compared with the newest, oldest first.
 
     They reach back as far as detector and classes are the same and no labels were taken away. Refused versions count:
@@ -27,7 +46,7 @@ def learning_curve(versions: Sequence[Version]) -> list[tuple[int, float]]:
     return curve[::-1]
 
 
-def worth_of_labels(versions: Sequence[Version], threshold: float) -> StoppingHint | None:
+def worth_of_labels(versions: Sequence[Trained], threshold: float) -> StoppingHint | None:
     """Whether more labels still help; None while there are too few versions to say.
 
     Args:

@@ -16,8 +16,9 @@ from pydantic import SecretStr
 
 from al_backend.errors import BackendError, ConfigError, LabelStudioError
 from al_backend.jobs.embedded_redis import EmbeddedRedis
-from al_backend.jobs.queues import QueueName, connect_to, without_password
+from al_backend.jobs.queues import QueueName, connect_to
 from al_backend.jobs.queues import connect as connect_queues
+from al_backend.masking import masked_url
 from al_backend.settings import Settings
 from al_backend.settings_table import variables
 from al_backend.supervisor import ChildSpec, Supervisor
@@ -47,11 +48,13 @@ def run_everything(settings: Settings, *, projects: Sequence[int] = ()) -> None:
         redis_url = redis.url
     environment = {**child_environment(settings), "REDIS_URL": redis_url}
     web = ChildSpec("web", (sys.executable, "-m", "al_backend.http.serve"), environment)
-    supervisor = Supervisor([web, *worker_children(tuple(QueueName), environment)], redis=redis)
+    supervisor = Supervisor(
+        [web, *worker_children(tuple(QueueName), environment)], redis=redis, json_lines=settings.log_format == "json"
+    )
     connecting = _Connecting(settings, projects, redis_url)
 
     def started() -> None:
-        where = "its own Redis" if redis else without_password(redis_url)
+        where = "its own Redis" if redis else masked_url(redis_url)
         logger.info("al-backend runs at http://%s:%d with %s; Ctrl-C stops it", settings.host, settings.port, where)
         connecting.start()
 
@@ -68,7 +71,8 @@ def run_workers(settings: Settings, names: Sequence[QueueName]) -> None:
         ConfigError: no Redis answers.
     """
     connect_queues(settings)
-    Supervisor(worker_children(names, child_environment(settings))).run()
+    children = worker_children(names, child_environment(settings))
+    Supervisor(children, json_lines=settings.log_format == "json").run()
 
 
 def worker_children(names: Sequence[QueueName], environment: dict[str, str]) -> list[ChildSpec]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, Vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from al_backend.errors import ConfigError
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.ya?ml)?")
 
 
 class LearningSettings(BaseModel):
@@ -103,6 +106,12 @@ class LearningSettings(BaseModel):
             ConfigError: an override names no setting or has a wrong value.
         """
         plain = {str(key).lower().removeprefix("al_"): value for key, value in overrides.items()}
+        detector = plain.get("detector")
+        if isinstance(detector, str) and detector != self.detector and not _PLAIN_NAME.fullmatch(detector):
+            raise ConfigError(
+                f"Extra params of the model connection: detector is {detector[:100]!r}; a project may name an "
+                "architecture, but only AL_DETECTOR may name a file."
+            )
         try:
             return LearningSettings.model_validate(self.model_dump() | plain)
         except ValidationError as error:
@@ -119,6 +128,9 @@ class Settings(LearningSettings, BaseSettings):
         validation_alias=AliasChoices("LABEL_STUDIO_URL", "LABEL_STUDIO_HOST"),
         description="Where Label Studio answers, with http:// or https://.",
     )
+    label_studio_public_url: str | None = Field(
+        None, description="Where people reach Label Studio, for links of the dashboard; LABEL_STUDIO_URL when unset."
+    )
     label_studio_api_key: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices("LABEL_STUDIO_API_KEY", "LABEL_STUDIO_ACCESS_TOKEN"),
@@ -131,6 +143,9 @@ class Settings(LearningSettings, BaseSettings):
         "data", validation_alias=AliasChoices("MODEL_DIR"), description="Registry location, a path or any fsspec URL."
     )
     device: str = Field("auto", validation_alias=AliasChoices("DEVICE"), description="auto, cpu, cuda, cuda:1, ...")
+    train_devices: str = Field(
+        "", description="Devices that share every training, such as `cuda:0,cuda:1`; empty trains on `DEVICE` alone."
+    )
     host: str = Field("127.0.0.1", description="Address the web server binds; 0.0.0.0 lets other machines in.")
     port: int = Field(
         9090, ge=1, le=65535, validation_alias=AliasChoices("PORT"), description="Port of the web server."
@@ -138,6 +153,9 @@ class Settings(LearningSettings, BaseSettings):
     workers: int = Field(1, ge=1, validation_alias=AliasChoices("WORKERS"), description="Web server processes.")
     threads: int = Field(8, ge=1, validation_alias=AliasChoices("THREADS"), description="Threads per web process.")
     log_level: str = Field("INFO", validation_alias=AliasChoices("LOG_LEVEL"), description="DEBUG to ERROR.")
+    log_format: Literal["text", "json"] = Field(
+        "text", validation_alias=AliasChoices("LOG_FORMAT"), description="For people, or one JSON object a line."
+    )
     basic_auth_user: str | None = Field(None, validation_alias=AliasChoices("BASIC_AUTH_USER"), description="User.")
     basic_auth_pass: SecretStr | None = Field(
         None, validation_alias=AliasChoices("BASIC_AUTH_PASS"), description="Password."
@@ -171,7 +189,9 @@ class Settings(LearningSettings, BaseSettings):
         2048.0, ge=0, description="Size of the local copies of versions when `MODEL_DIR` is remote."
     )
     image_hosts: tuple[str, ...] = Field(
-        (), description='Hosts besides Label Studio that images may come from, as JSON list; ["*"] allows all.'
+        (),
+        description='Hosts besides Label Studio that images may come from, as JSON list; ["*"] allows all that are '
+        "public, a network such as 10.0.0.0/8 what is in it.",
     )
     image_max_mb: float = Field(50.0, gt=0, description="Largest image file that is downloaded.")
     image_timeout: float = Field(20.0, gt=0, description="Seconds for one image download.")
@@ -189,13 +209,18 @@ class Settings(LearningSettings, BaseSettings):
     @classmethod
     def _with_scheme(cls, value: str) -> str:
         if not value.startswith(("http://", "https://")):
-            raise ValueError(f"LABEL_STUDIO_URL is {value!r}; write it with http:// or https://")
+            raise ValueError("LABEL_STUDIO_URL has no scheme; write it with http:// or https://")
         return value.rstrip("/")
 
     @property
     def learning(self) -> LearningSettings:
         """The learning settings alone, before a project's overrides."""
         return LearningSettings(**{name: getattr(self, name) for name in LearningSettings.model_fields})
+
+    @property
+    def training_devices(self) -> tuple[str, ...]:
+        """Devices of one training, at least one."""
+        return tuple(filter(None, (name.strip() for name in self.train_devices.split(",")))) or (self.device,)
 
     @property
     def auth_required(self) -> bool:
@@ -212,14 +237,20 @@ class Settings(LearningSettings, BaseSettings):
         if self.webhook_secret:
             return self.webhook_secret.get_secret_value()
         if self.auth_required and self.basic_auth_pass:
-            key = self.basic_auth_pass.get_secret_value().encode()
-            return hmac.new(key, b"al-backend webhook", hashlib.sha256).hexdigest()
+            key = self.basic_auth_pass.get_secret_value()
+            return _derived(key)
         return None
 
     @property
     def own_url(self) -> str:
         """URL under which Label Studio reaches this backend."""
         return (self.public_url or f"http://localhost:{self.port}").rstrip("/")
+
+
+@lru_cache(maxsize=8)
+def _derived(password: str) -> str:
+    """Slow on purpose: members of a Label Studio project can read it, and must not guess the password from it."""
+    return hashlib.pbkdf2_hmac("sha256", password.encode(), b"al-backend webhook", 300_000).hex()
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -6,13 +6,22 @@ from typing import Any
 
 import polars as pl
 
-from al_backend.cycle import MAX_ATTEMPTS, TrainedOn, missing_labels, pending_labels
+from al_backend.cycle import (
+    MAX_ATTEMPTS,
+    CancelledTraining,
+    TrainedOn,
+    cancellation_in_force,
+    counted_from,
+    missing_labels,
+    pending_labels,
+)
 from al_backend.errors import LabelConfigError
 from al_backend.jobs.client import last_error, overview
+from al_backend.jobs.current import cancelled_training, current_ranking, newest_ranking, training_cancelled_at
 from al_backend.jobs.documents import PUBLISHED, read_attempt
+from al_backend.jobs.failures import last_failures
 from al_backend.jobs.observe import trained_on
 from al_backend.jobs.queues import QueueName, Queues
-from al_backend.jobs.ranking import newest_ranking
 from al_backend.jobs.strategies import shortfall
 from al_backend.labelstudio.client import LabelStudio, Project
 from al_backend.labelstudio.codec import choose_annotation, label_digest
@@ -49,15 +58,16 @@ def project_status(
     live = overview(queues)
     jobs = [job for job in live["jobs"] if job["project"] == project_id]
     error = last_error(queues, project_id)
+    cancelled = cancellation_in_force(newest, cancelled_training(registry, project_id))
     worth = worth_of_labels(versions, learning.stop_gain)
     return {
         "project": {"id": project.id, "title": project.title, "connected": record is not None},
-        "labels": _labels(labels, newest, learning),
+        "labels": _labels(labels, newest, cancelled, learning),
         "worth_of_labels": None if worth is None else worth.gain,
         "pool": pool,
         "active": None if active is None else _version(active),
         "versions": len(versions),
-        "training": _training(registry, project_id, jobs),
+        "training": _training(registry, project_id, jobs, cancelled),
         "ranking": _ranking(registry, project_id, active),
         "published": registry.read_document(project_id, PUBLISHED),
         "unreadable": unreadable(registry, project_id, active),
@@ -65,7 +75,8 @@ def project_status(
         "workers": {name: len(queue["workers"]) for name, queue in live["queues"].items()},
         "jobs": jobs,
         "notes": [
-            *_notes(project, record is not None, labels, newest, learning, live, versions, registry),
+            *_notes(project, record is not None, labels, newest, learning, live, versions, registry, queues),
+            *_cancellations(registry, project_id, cancelled, _missing(labels, newest, cancelled, learning)),
             *([worth.sentence] if worth is not None and worth.stop else []),
             *_shortfalls(registry, project_id, active),
             *([] if error is None else [f"The last look at the project failed: {error}"]),
@@ -82,14 +93,34 @@ def unreadable(registry: Registry, project_id: int, active: Version | None) -> l
     return [{"task": task, "reason": reason} for task, reason in bad.select("task_id", "error").iter_rows()]
 
 
-def _labels(labels: dict[int, str], newest: TrainedOn | None, learning: LearningSettings) -> dict[str, Any]:
+def _trains(live: dict[str, Any], project_id: int) -> bool:
+    return any(job["project"] == project_id and job["kind"] == "train" for job in live["jobs"])
+
+
+def _labels(
+    labels: dict[int, str],
+    newest: TrainedOn | None,
+    cancelled: CancelledTraining | None,
+    learning: LearningSettings,
+) -> dict[str, Any]:
     return {
         "images": len(labels),
         "new": pending_labels(labels, newest),
-        "missing_until_training": missing_labels(labels, newest, learning),
+        "missing_until_training": _missing(labels, newest, cancelled, learning),
         "first_training_at": learning.min_labels,
         "train_every": learning.train_every,
     }
+
+
+def _missing(
+    labels: dict[int, str],
+    newest: TrainedOn | None,
+    cancelled: CancelledTraining | None,
+    learning: LearningSettings,
+) -> int:
+    if cancelled is not None and cancelled.labels is None:  # nobody has looked since; all that is there counts as seen
+        return max(learning.train_every, learning.min_labels - len(labels))
+    return missing_labels(labels, counted_from(newest, cancelled), learning)
 
 
 def _version(version: Version) -> dict[str, Any]:
@@ -108,11 +139,14 @@ def _version(version: Version) -> dict[str, Any]:
     }
 
 
-def _training(registry: Registry, project_id: int, jobs: list[dict[str, Any]]) -> dict[str, Any]:
+def _training(
+    registry: Registry, project_id: int, jobs: list[dict[str, Any]], cancelled: CancelledTraining | None
+) -> dict[str, Any]:
     attempt = read_attempt(registry, project_id)
     running = next((job for job in jobs if job["kind"] == "train"), None)
+    by_hand = cancelled is not None and (attempt is None or attempt.started_at <= cancelled.at)
     return {
-        "status": "idle" if running is None else running["status"],
+        "status": ("cancelled by hand" if by_hand else "idle") if running is None else running["status"],
         "progress": None if running is None else running["progress"],
         "attempts": 0 if attempt is None else attempt.count,
         "error": None if attempt is None else attempt.error,
@@ -132,6 +166,7 @@ def _ranking(registry: Registry, project_id: int, active: Version | None) -> dic
         "shards": ranking.shards,
         "finished_shards": len(finished),
         "created_at": ranking.created_at.isoformat(),
+        "cancelled": current_ranking(registry, project_id).cancelled == ranking.id,
     }
 
 
@@ -139,6 +174,22 @@ def _shortfalls(registry: Registry, project_id: int, active: Version | None) -> 
     ranking = newest_ranking(registry.rankings(project_id), None if active is None else active.name)
     sentence = None if ranking is None else shortfall(ranking)
     return [] if sentence is None else [sentence]
+
+
+def _cancellations(registry: Registry, project_id: int, training: CancelledTraining | None, missing: int) -> list[str]:
+    found = []
+    if training is not None:
+        found.append(
+            f"The training was cancelled by hand at {training.at:%Y-%m-%d %H:%M} UTC; {missing} more new labels or "
+            f"`al-backend train {project_id}` start the next."
+        )
+    ranking = current_ranking(registry, project_id).cancelled
+    if ranking is not None:
+        found.append(
+            f"The ranking {ranking} was cancelled by hand, the order before it stays; `al-backend rank {project_id}` "
+            "starts another."
+        )
+    return found
 
 
 def _named(versions: list[Version], name: str) -> Version:
@@ -154,6 +205,7 @@ def _notes(
     live: dict[str, Any],
     versions: list[Version],
     registry: Registry,
+    queues: Queues,
 ) -> list[str]:
     notes: list[str] = []
     if not connected:
@@ -166,14 +218,22 @@ def _notes(
         if versions and versions[-1].classes != config.labels:
             notes.append("The labelling config has other labels than the newest version; the next training uses them.")
     missing = missing_labels(labels, newest, learning)
-    if newest is None and missing:
+    if newest is None and missing and training_cancelled_at(registry, project.id) is None:
         notes.append(
             f"{missing} more labelled images start the first training ({len(labels)} of {learning.min_labels})."
         )
+    failures = last_failures(queues.connection, project.id)
     attempt = read_attempt(registry, project.id)
-    if attempt is not None and attempt.error is not None:
+    if attempt is not None and attempt.error is not None and attempt.error in failures.get("train", attempt.error):
+        failures.pop("train", None)
         again = "label more images or run `al-backend train`" if attempt.count >= MAX_ATTEMPTS else "it is tried again"
         notes.append(f"The last training failed ({attempt.error}); {again}.")
+    elif attempt is not None and attempt.count >= MAX_ATTEMPTS and missing == 0 and not _trains(live, project.id):
+        notes.append(
+            f"{attempt.count} trainings of the same labels were started and none used them all; killed, maybe for want "
+            "of memory, or images could not be had. Label more images or run `al-backend train`."
+        )
+    notes += [f"The last {kind} job failed ({reason}); it is tried again." for kind, reason in failures.items()]
     idle = [name.value for name in QueueName if not live["queues"][name.value]["workers"]]
     if idle:
         notes.append(f"No worker takes the queues {', '.join(idle)}; start `al-backend worker` or `al-backend up`.")

@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
 
 from al_backend.child_process import kill_tree, start_child
 from al_backend.errors import ConfigError
 from al_backend.jobs.embedded_redis import EmbeddedRedis
+from al_backend.logs import from_child
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ class Supervisor:
         grace: float = 20.0,
         backoff: Callable[[], Backoff] = Backoff,
         write: Callable[[str], None] | None = None,
+        json_lines: bool = False,
     ) -> None:
         """Nothing is started yet.
 
@@ -80,13 +83,22 @@ class Supervisor:
             grace: seconds that a child has between SIGTERM and SIGKILL.
             backoff: makes the waiting rule of one child.
             write: takes one line of output; None writes to stderr.
+            json_lines: pass on what children print as JSON events; text has the child's name in front.
         """
         names = [child.name for child in children]
         if len(set(names)) != len(names):
             raise ValueError(f"child names must be unique, got {names}")
         width = max(map(len, names), default=0)
         self._write = write or _to_stderr
-        self._children = [_Child(spec, backoff(), f"{spec.name:<{width}} | ", self._write) for spec in children]
+        self._children = [
+            _Child(
+                spec,
+                backoff(),
+                partial(from_child, spec.name, as_json=json_lines, width=width),
+                self._write,
+            )
+            for spec in children
+        ]
         self._redis = redis
         self._redis_backoff = backoff()
         self._redis_next = 0.0
@@ -171,11 +183,13 @@ class Supervisor:
 class _Child:
     """One supervised process with its restarts and the thread that passes on its output."""
 
-    def __init__(self, spec: ChildSpec, backoff: Backoff, prefix: str, write: Callable[[str], None]) -> None:
+    def __init__(
+        self, spec: ChildSpec, backoff: Backoff, named: Callable[[str], str], write: Callable[[str], None]
+    ) -> None:
         self.spec = spec
         self.process: subprocess.Popen[bytes] | None = None
         self._backoff = backoff
-        self._prefix = prefix
+        self._named = named
         self._write = write
         self._started_at = 0.0
         self._start_again_at = 0.0
@@ -223,7 +237,7 @@ class _Child:
             return
         with process.stdout as lines:
             for line in lines:
-                self._write(self._prefix + line.decode("utf-8", errors="replace").rstrip("\r\n"))
+                self._write(self._named(line.decode("utf-8", errors="replace").rstrip("\r\n")))
 
 
 def describe_exit(code: int) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from al_backend.cli_output import result_console
+from al_backend.cli.output import result_console
 from model.simulation.environment import hardware, versions
 
 _PACKAGES = ("torch", "ultralytics", "numpy", "polars", "redis", "rq", "flask", "gunicorn", "label-studio-sdk")

@@ -34,7 +34,7 @@ from model.training.loss_config import LossConfig
 
 DEFAULT = "uncertainty"
 """The product's default strategy, for which the goals are."""
-STRATEGIES = ("uncertainty", "huale", "cald", "core_set", "ppal")
+STRATEGIES = ("uncertainty", "huale", "al_vae", "cald", "core_set", "ppal", "typical")
 LIBRARY = ("library", LossConfig())
 SAME_SHARE = 0.6
 """Of random order's labels, for 95 % of full supervision."""

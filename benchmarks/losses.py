@@ -75,10 +75,10 @@ class Plan:
     batch_size: int = 6
     iterations: tuple[tuple[str, int], ...] = ((SSD, 250), (FASTER_RCNN, 150))
     base_scenes: int = 1000
-    base_iterations: tuple[tuple[str, int], ...] = ((SSD, 1500), (FASTER_RCNN, 800))
+    base_iterations: tuple[tuple[str, int], ...] = ((SSD, 1500), (FASTER_RCNN, 1200))
     base_batch_size: int = 8
-    base_rate: tuple[tuple[str, float], ...] = ((SSD, 1e-3), (FASTER_RCNN, 5e-4))
-    rate: tuple[tuple[str, float], ...] = ((SSD, 5e-4), (FASTER_RCNN, 2e-4))
+    base_rate: tuple[tuple[str, float], ...] = ((SSD, 1e-3), (FASTER_RCNN, 1e-3))
+    rate: tuple[tuple[str, float], ...] = ((SSD, 5e-4), (FASTER_RCNN, 5e-4))
     freeze: int = 0
     proposals: int = 32
     found: int = 200

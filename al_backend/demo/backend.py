@@ -40,6 +40,11 @@ class RunningBackend:
         self._queues: Queues | None = None
 
     @property
+    def pid(self) -> int | None:
+        """Process id of `al-backend up`, None when it does not run."""
+        return None if self._process is None or self._process.poll() is not None else self._process.pid
+
+    @property
     def queues(self) -> Queues:
         """The queues of the running backend.
 
@@ -86,6 +91,14 @@ class RunningBackend:
         """Stop it and everything that it started."""
         if self._process is not None:
             stop_child(self._process, grace=_GRACE)
+            self._process = None
+        self._queues = None
+
+    def kill(self) -> None:
+        """End `al-backend up` at once, as a power cut would; on Linux what it started ends after it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
             self._process = None
         self._queues = None
 

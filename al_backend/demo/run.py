@@ -78,7 +78,7 @@ def run_demo(settings: Settings, *, headless: bool, cycles: int, as_json: bool, 
                 return _keep_running(console, client, registry, queues, server, sample)
             documents = _cycles(console, client, registry, queues, sample, cycles)
     exact = all(document["order_exact"] for document in documents)
-    from al_backend.cli_output import print_json, result_console
+    from al_backend.cli.output import print_json, result_console
 
     if as_json:
         print_json({"cycles": documents})

@@ -7,12 +7,17 @@ from pathlib import Path
 
 from flask import Flask
 
-from al_backend.http import routes_label_studio, routes_operations
-from al_backend.http.auth import install_auth
+from al_backend.http import openapi, routes_label_studio, routes_operations
+from al_backend.http.auth import SHORT_PASSWORD, install_auth
+from al_backend.http.bodies import install_limits
+from al_backend.http.browser import install_headers, install_host_check, install_origin_check
+from al_backend.http.dashboard import install_dashboard
 from al_backend.http.errors import install_error_handlers
 from al_backend.http.metrics import install_metrics
+from al_backend.http.request_log import install_request_log
 from al_backend.http.services import EXTENSION, Services
 from al_backend.jobs.queues import Queues
+from al_backend.masking import remember_secrets
 from al_backend.registry import Registry
 from al_backend.settings import Settings
 
@@ -40,15 +45,23 @@ def create_app(
     Raises:
         ConfigError: the authentication settings contradict each other.
     """
+    remember_secrets(settings)
     app = Flask("al_backend", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_REQUEST
     app.url_map.strict_slashes = False
     here = app.extensions[EXTENSION] = Services(settings, registry, queues)
     install_error_handlers(app)
+    install_headers(app)
     install_metrics(app, here, metrics_folder)  # before auth, so that refused requests are counted
     install_auth(app, settings)
+    install_host_check(app, settings)
+    install_origin_check(app, settings)
+    install_limits(app)
+    install_request_log(app)
     app.register_blueprint(routes_label_studio.blueprint)
     app.register_blueprint(routes_operations.blueprint)
+    app.register_blueprint(openapi.blueprint)
+    install_dashboard(app, settings)
     if settings.webhook_secret and not settings.auth_required:
         logger.warning(
             "WEBHOOK_SECRET protects /webhook alone, and Start Training will be refused, because Label Studio sends "
@@ -59,5 +72,11 @@ def create_app(
             "Everyone who reaches %s:%d may use this backend: set BASIC_AUTH_USER and BASIC_AUTH_PASS",
             settings.host,
             settings.port,
+        )
+    password = settings.basic_auth_pass
+    if settings.auth_required and password is not None and len(password.get_secret_value()) < SHORT_PASSWORD:
+        logger.warning(
+            "BASIC_AUTH_PASS has fewer than %d characters, and wrong guesses lock nobody out: take a longer one",
+            SHORT_PASSWORD,
         )
     return app

@@ -5,17 +5,28 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import logging
+import threading
+import time
 
 from flask import Flask, Response, request
 
 from al_backend.errors import ConfigError
 from al_backend.http.errors import error_response
+from al_backend.masking import one_line
 from al_backend.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/", "/health"})
 """Label Studio and container health checks look here before they know a password."""
 
 WEBHOOK_PATH = "/webhook"
+
+SHORT_PASSWORD = 12
+"""Characters of a password below which guessing is worth a try: nobody is locked out here, see `Refusals`."""
+
+_REFUSALS_EVERY = 10.0
 
 
 def check_auth_settings(settings: Settings) -> None:
@@ -34,16 +45,48 @@ def check_auth_settings(settings: Settings) -> None:
 def install_auth(app: Flask, settings: Settings) -> None:
     """Check every request of the app before its route, unknown routes included."""
     check_auth_settings(settings)
+    refusals = Refusals()
 
     def check() -> Response | None:
         path = request.url_rule.rule if request.url_rule else ""
         if path in OPEN_PATHS or _allowed(settings, path, request.headers.get("Authorization", "")):
             return None
+        if request.headers.get("Authorization"):
+            refusals.note(request.remote_addr or "an unknown address", path or "an unknown route")
         response = error_response(401, _advice(settings, path))
         response.headers["WWW-Authenticate"] = 'Basic realm="al-backend", charset="UTF-8"'
         return response
 
     app.before_request(check)
+
+
+def shows_password(settings: Settings) -> bool:
+    """Whether the current request would be let in everywhere; also for routes that are open to all."""
+    return _allowed(settings, "", request.headers.get("Authorization", ""))
+
+
+class Refusals:
+    """Tells the log about wrong passwords, at most once in ten seconds: a guesser must not fill the disk either.
+
+    Nobody is locked out or slowed down. Label Studio and a guesser may come from the same address, behind one proxy,
+    and then a guesser could lock out Label Studio.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._count = 0
+        self._said_at = float("-inf")
+
+    def note(self, address: str, where: str) -> None:
+        """Count one refused password or secret."""
+        with self._guard:
+            self._count += 1
+            if time.monotonic() - self._said_at < _REFUSALS_EVERY:
+                return
+            count, self._count, self._said_at = self._count, 0, time.monotonic()
+        logger.warning(
+            "Wrong password or secret, %d since the last such line, now from %s at %s", count, one_line(address), where
+        )
 
 
 def _allowed(settings: Settings, path: str, header: str) -> bool:

@@ -6,11 +6,29 @@ import json
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from flask import request
+from flask import Flask, request
 
+from al_backend import logs
 from al_backend.http.errors import BadRequest
 
 _LARGEST_ID = 2**63 - 1
+
+LONG_BODIES = frozenset({"/predict", "/webhook"})
+"""Label Studio sends all tasks at once: of "Retrieve Predictions" to the one, of an import to the other."""
+
+LARGEST_SHORT_BODY = 2 * 1024 * 1024
+"""Bytes that every other route takes; a labelling config of a thousand labels has about 100,000."""
+
+
+def install_limits(app: Flask) -> None:
+    """Let only those routes take as much as the app's `MAX_CONTENT_LENGTH` that Label Studio sends long bodies to."""
+
+    def limit() -> None:
+        path = request.url_rule.rule if request.url_rule else ""
+        if path not in LONG_BODIES:
+            request.max_content_length = min(LARGEST_SHORT_BODY, app.config["MAX_CONTENT_LENGTH"])
+
+    app.before_request(limit)
 
 
 def read_object() -> dict[str, Any]:
@@ -49,6 +67,7 @@ def project_id(value: object, where: str = "project") -> int:
         number = value
     if not 0 < number <= _LARGEST_ID:
         raise BadRequest(f'"{where}" is {_shown(value)}; expected a project id such as 5 or "5.1795253337".')
+    logs.bind(project=number)
     return number
 
 
@@ -66,6 +85,13 @@ def text(body: Mapping[str, Any], name: str) -> str:
     except UnicodeEncodeError as error:
         raise BadRequest(f'"{name}" holds a character that is not valid Unicode.') from error
     return value
+
+
+def task_of(body: Mapping[str, Any]) -> int | None:
+    """The task that an event is about; None where it is about none, several, or names it in another way."""
+    task = body.get("task")
+    number = task.get("id") if isinstance(task, Mapping) else None
+    return number if isinstance(number, int) and not isinstance(number, bool) and abs(number) <= _LARGEST_ID else None
 
 
 def tasks(body: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -10,10 +10,12 @@ from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
 from al_backend.errors import BackendError, ConfigError, LabelConfigError, NoWorker, VersionNotFound
+from al_backend.masking import masked
 
 logger = logging.getLogger(__name__)
 
 _REASON_LIMIT = 300
+_SHOWN_LIMIT = 200
 
 
 class BadRequest(BackendError):
@@ -33,6 +35,7 @@ def error_response(status: int, sentence: str) -> Response:
 
     Label Studio shows its users the HTTP reason phrase and nothing of the body, so the sentence is both.
     """
+    sentence = masked(sentence)
     response = jsonify({"error": sentence})
     response.status = f"{status} {_reason(sentence) or HTTPStatus(status).phrase}"
     return response
@@ -50,10 +53,10 @@ def install_error_handlers(app: Flask) -> None:
 def _http_error(error: HTTPException) -> Response:
     sentence = error.description or error.name
     if isinstance(error, NotFound):
-        sentence = f"There is no {request.path} here."
+        sentence = f"There is no {_short(request.path)} here."
     elif isinstance(error, MethodNotAllowed):
         allowed = ", ".join(sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"}))
-        sentence = f"{request.path} takes {allowed}, not {request.method}."
+        sentence = f"{_short(request.path)} takes {allowed}, not {_short(request.method)}."
     elif isinstance(error, RequestEntityTooLarge):
         sentence = "The request is larger than this backend takes; send fewer tasks at once."
     response = error_response(error.code or 500, sentence)
@@ -85,6 +88,11 @@ def _nested_too_deep(error: RecursionError) -> Response:
 def _surprise(error: Exception) -> Response:
     logger.exception("Unexpected error during %s %s", request.method, request.path)
     return error_response(500, "Internal error; the backend's log has the details.")
+
+
+def _short(text: str) -> str:
+    """What a stranger sent, cut to what a sentence can carry."""
+    return text if len(text) <= _SHOWN_LIMIT else f"{text[:_SHOWN_LIMIT]}..."
 
 
 def _reason(sentence: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from al_backend.masking import masked_url
 from al_backend.settings import Settings
 
 _FRESH_SECONDS = 10.0
@@ -56,10 +57,12 @@ class LabelStudioProbe:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             reason = str(error) or type(error).__name__
             return Reachability(
-                False, f"Label Studio at {self._url} does not answer ({reason}); start it, or set LABEL_STUDIO_URL."
+                False,
+                f"Label Studio at {masked_url(self._url)} does not answer ({reason}); "
+                "start it, or set LABEL_STUDIO_URL.",
             )
         if answer.status_code != 200:
             return Reachability(
-                False, f"{self._url}/health answers {answer.status_code}, not 200; check LABEL_STUDIO_URL."
+                False, f"{masked_url(self._url)}/health answers {answer.status_code}, not 200; check LABEL_STUDIO_URL."
             )
-        return Reachability(True, f"Label Studio answers at {self._url}.")
+        return Reachability(True, f"Label Studio answers at {masked_url(self._url)}.")

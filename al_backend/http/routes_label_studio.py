@@ -11,6 +11,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
+from al_backend import logs
 from al_backend.errors import BackendError
 from al_backend.extra_params import parse_extra_params
 from al_backend.http import bodies
@@ -81,6 +82,7 @@ def webhook() -> Response:
     """
     here, body = services(), bodies.read_object()
     action = bodies.text(body, "action")
+    logs.bind(task=bodies.task_of(body), kind=action[:64])
     if "project" not in body:
         raise BadRequest('The event names no project: switch on "Send payload" for this webhook in Label Studio.')
     project = here.known_project(bodies.project_id(body["project"])).id
@@ -114,7 +116,7 @@ def versions() -> Response:
 
 @blueprint.post("/job_status")
 def job_status() -> Response:
-    """How far a job is: queued, started, finished or failed; 410 for one that is not known any more."""
+    """How far a job is: queued, started, finished, failed or canceled; 410 for one that is not known any more."""
     here, job = services(), bodies.text(bodies.read_object(), "job")
     status = client.job_status(here.registry, here.queues, job) if _JOB_ID.fullmatch(job) else None
     if status is None:

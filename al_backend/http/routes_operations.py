@@ -8,7 +8,8 @@ from flask import Blueprint, Response, jsonify
 
 from al_backend import __version__
 from al_backend.errors import BackendError
-from al_backend.http.metrics import CONTENT_TYPE, metrics
+from al_backend.http.auth import shows_password
+from al_backend.http.metrics import CONTENT_TYPE, current_metrics
 from al_backend.http.services import Services, services
 from al_backend.jobs import client, liveness, queues
 
@@ -20,8 +21,12 @@ MODEL_CLASS = "ActiveLearningBackend"
 @blueprint.get("/")
 @blueprint.get("/health")
 def health() -> Response:
-    """Whether this process answers; nothing else is looked at, because Label Studio waits one second for it."""
-    return jsonify({"status": "UP", "model_class": MODEL_CLASS, "version": __version__})
+    """Whether this process answers; nothing else is looked at, because Label Studio waits one second for it.
+
+    The version, which says which weaknesses to try, is for those who know the password.
+    """
+    answer = {"status": "UP", "model_class": MODEL_CLASS}
+    return jsonify(answer | {"version": __version__} if shows_password(services().settings) else answer)
 
 
 @blueprint.get("/ready")
@@ -49,7 +54,7 @@ def jobs() -> Response:
 @blueprint.get("/metrics")
 def prometheus() -> Response:
     """The metrics in Prometheus' text format."""
-    return Response(metrics().render(), content_type=CONTENT_TYPE)
+    return Response(current_metrics().render(), content_type=CONTENT_TYPE)
 
 
 def _registry(here: Services) -> dict[str, Any]:

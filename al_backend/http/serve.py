@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
 
 from al_backend.errors import BackendError, ConfigError
 from al_backend.http.auth import check_auth_settings
+from al_backend.logs import configure as configure_logging
+from al_backend.masking import masked, remember_secrets
 from al_backend.settings import Settings, load_settings
 
 _METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -69,6 +73,7 @@ class _Server(BaseApplication):
             "keepalive": 5,
             "preload_app": False,  # connections and CUDA do not survive a fork
             "loglevel": settings.log_level.lower(),
+            "logger_class": _Logger,
             "proc_name": "al-backend",
             "on_exit": self._clean_up,
             "child_exit": self._child_exit,
@@ -94,6 +99,17 @@ class _Server(BaseApplication):
             mark_process_dead(worker.pid, str(self._metrics_folder))
 
 
+class _Logger(Logger):
+    """gunicorn's own events go the way of all others; it would print them in a format of its own."""
+
+    def setup(self, cfg: Config) -> None:
+        """Set the levels and leave the handlers to the root logger."""
+        super().setup(cfg)
+        for handler in list(self.error_log.handlers):
+            self.error_log.removeHandler(handler)
+        self.error_log.propagate = True
+
+
 def _check_address(settings: Settings) -> None:
     """Say at once what gunicorn would say after five silent retries."""
     try:
@@ -116,10 +132,11 @@ def main() -> int:
     """Serve with the settings of the environment; the exit status is 0, or 1 after an error."""
     try:
         settings = load_settings()
-        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        configure_logging(settings)
+        remember_secrets(settings)
         serve(settings)
     except BackendError as error:
-        print(error, file=sys.stderr)
+        print(masked(str(error)), file=sys.stderr)
         return 1
     return 0
 

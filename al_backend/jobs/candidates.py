@@ -7,6 +7,7 @@ import polars as pl
 from al_backend.inference import image_value
 from al_backend.jobs.client import enqueue_reconcile
 from al_backend.jobs.context import Context, job_running
+from al_backend.jobs.current import is_cancelled
 from al_backend.jobs.strategies import strategy_of
 from al_backend.registry import Phase, Ranking
 from model.acquisition.hashing import uniform
@@ -30,6 +31,8 @@ def choose(project_id: int, ranking_id: str) -> int:
         active = registry.active(project_id)
         if active is None or active.version != ranking.version:
             return 0  # a newer version took over; its own ranking will choose
+        if is_cancelled(registry, ranking, active):
+            return 0
         listed = _listed(here, ranking)
         registry.write_closer_tasks(project_id, ranking_id, listed)
         enqueue_reconcile(here.queues, project_id, f"{ranking_id} has {listed.height} images for a closer look")

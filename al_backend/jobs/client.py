@@ -15,8 +15,10 @@ from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Job
 from rq.results import Result
 
+from al_backend import logs
 from al_backend.errors import BackendError, NoWorker
 from al_backend.jobs.context import job_name
+from al_backend.jobs.current import cancelled_ranking, training_cancelled_at
 from al_backend.jobs.documents import RANK_REQUEST, TRAIN_REQUEST, now, read_attempt, requested_at
 from al_backend.jobs.liveness import has_worker, in_flight, workers
 from al_backend.jobs.queues import QueueName, Queues
@@ -70,7 +72,7 @@ def enqueue_reconcile(queues: Queues, project_id: int, reason: str) -> bool:
         job_timeout=_RECONCILE_TIMEOUT,
         result_ttl=300,
         failure_ttl=3600,
-        meta={"project": project_id, "kind": "reconcile", "reason": reason},
+        meta={"project": project_id, "kind": "reconcile", "reason": reason} | _request_id(),
     )
     return True
 
@@ -88,6 +90,12 @@ def enqueue_due_looks(queues: Queues) -> None:
         project_id, reason = json.loads(member)
         enqueue_reconcile(queues, int(project_id), str(reason))
         queues.connection.zrem(_LATER_KEY, member)
+
+
+def _request_id() -> dict[str, str]:
+    """The request that asks, so that the log of its job names it."""
+    request = logs.fields().get("request")
+    return {} if request is None else {"request": str(request)}
 
 
 def _waits(queues: Queues, job_id: object) -> bool:
@@ -125,7 +133,7 @@ def predict(
         ttl=math.ceil(timeout),
         result_ttl=60,
         failure_ttl=60,
-        meta={"project": project_id, "kind": "predict", "tasks": len(tasks)},
+        meta={"project": project_id, "kind": "predict", "tasks": len(tasks)} | _request_id(),
     )
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
@@ -199,7 +207,12 @@ def _request(registry: Registry, queues: Queues, project_id: int, name: str, fie
 
 
 def job_status(registry: Registry, queues: Queues, job_id: str) -> str | None:
-    """`queued`, `started`, `finished` or `failed` for an id of `request_training`, `request_ranking` or the queues.
+    """`queued`, `started`, `finished`, `failed` or `canceled`, as RQ spells it.
+
+    Args:
+        registry: that keeps requests.
+        queues: that hold jobs.
+        job_id: an id of `request_training`, `request_ranking` or the queues.
 
     Returns:
         None for an id that nobody knows, or no longer knows.
@@ -224,12 +237,18 @@ def _request_status(registry: Registry, queues: Queues, kind: str, project_id: i
         return None
     if kind == "rank":
         rankings = [item for item in registry.rankings(project_id) if item.created_at >= asked]
-        if not rankings:
-            return "queued"
         published = registry.read_document(project_id, "published") or {}
-        return "finished" if any(item.id == published.get("ranking") for item in rankings) else "started"
+        if any(item.id == published.get("ranking") for item in rankings):
+            return "finished"
+        cancelled = cancelled_ranking(registry, project_id)
+        if cancelled is not None and cancelled.at >= asked:
+            return "canceled"
+        return "started" if rankings else "queued"
     if any(version.snapshot_at >= asked for version in registry.versions(project_id)):
         return "finished"
+    cancelled_at = training_cancelled_at(registry, project_id)
+    if cancelled_at is not None and cancelled_at >= asked:
+        return "canceled"
     attempt = read_attempt(registry, project_id)
     if attempt is not None and attempt.started_at >= asked and attempt.error is not None:
         return "failed"

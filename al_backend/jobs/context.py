@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -13,6 +14,7 @@ from rq import get_current_job
 
 from al_backend.errors import BackendError
 from al_backend.inference import Inference
+from al_backend.jobs.failures import keeping_failure
 from al_backend.jobs.liveness import running_job
 from al_backend.jobs.locks import exclusive
 from al_backend.jobs.pace import Pace
@@ -22,6 +24,7 @@ from al_backend.jobs.shared_settings import adopt
 from al_backend.labelstudio.client import LabelStudio
 from al_backend.labelstudio.images import ImageSource
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
+from al_backend.masking import remember_secrets
 from al_backend.registry import ProjectRecord, Registry
 from al_backend.settings import LearningSettings, Settings, load_settings
 
@@ -103,7 +106,9 @@ def context() -> Context:
     Raises:
         ConfigError: it was given no key of Label Studio, and nobody shares one; asked again, it looks again.
     """
-    return Context(adopt(load_settings()))
+    settings = adopt(load_settings())
+    remember_secrets(settings)
+    return Context(settings)
 
 
 @contextmanager
@@ -114,8 +119,14 @@ def job_running() -> Iterator[Context]:
     if job is None:
         yield here
         return
-    with running_job(here.queues.connection, job.id):
-        yield here
+    connection = here.queues.connection
+    project, kind = job.meta.get("project"), job.meta.get("kind")
+    with running_job(connection, job.id):
+        if project is None or kind is None or kind == "reconcile":  # a look keeps its failures itself
+            yield here
+            return
+        with keeping_failure(connection, int(project), str(kind)):
+            yield here
 
 
 def report_progress(**values: Any) -> None:
@@ -124,6 +135,13 @@ def report_progress(**values: Any) -> None:
     if job is not None:
         job.meta["progress"] = values
         job.save_meta()
+
+
+def decided_at() -> datetime | None:
+    """When the current RQ job was decided on; None outside a job."""
+    job = get_current_job()
+    decided = None if job is None else job.meta.get("decided_at")
+    return None if decided is None else datetime.fromisoformat(decided)
 
 
 def job_name(kind: str, project_id: int, *parts: object) -> str:

@@ -28,11 +28,18 @@ class ProjectLabels:
         digests: digest of the chosen annotation per task id, also of tasks whose image could not be read.
         train: images to learn from.
         validation: images held out by task id; may be empty.
+        postponed: tasks whose image could not be had for a passing reason: their labels were not used.
     """
 
     digests: Mapping[int, str]
     train: DetectionDataset
     validation: DetectionDataset
+    postponed: frozenset[int] = frozenset()
+
+    @property
+    def used(self) -> dict[int, str]:
+        """The digests of the labels that count as seen: all but those that another training may still use."""
+        return {task: digest for task, digest in self.digests.items() if task not in self.postponed}
 
 
 def read_labels(
@@ -59,6 +66,7 @@ def read_labels(
     """
     index = {name: position for position, name in enumerate(config.labels)}
     digests: dict[int, str] = {}
+    postponed: set[int] = set()
     parts: dict[bool, list[LabelledImage]] = {False: [], True: []}
     problems: dict[bool, list[str]] = {False: [], True: []}
     chunk = 64
@@ -71,7 +79,10 @@ def read_labels(
                 continue
             digests[task.id] = label_digest(annotation)
             held_out = is_validation(task.id, validation_share, seed)
-            image, trouble = _labelled_image(task.id, annotation["result"], files.get(task.id), config, index)
+            file = files.get(task.id)
+            if isinstance(file, ImageUnavailable) and file.passing:
+                postponed.add(task.id)
+            image, trouble = _labelled_image(task.id, annotation["result"], file, config, index)
             problems[held_out] += trouble
             if image is not None:
                 parts[held_out].append(image)
@@ -81,6 +92,7 @@ def read_labels(
         digests,
         DetectionDataset(config.labels, parts[False], tuple(problems[False])),
         DetectionDataset(config.labels, parts[True], tuple(problems[True])),
+        frozenset(postponed),
     )
 
 

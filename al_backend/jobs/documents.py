@@ -13,6 +13,9 @@ RANK_REQUEST = "rank_request"
 ATTEMPT = "attempt"
 PUBLISHED = "published"
 THROUGHPUT = "throughput"
+TRAIN_CANCEL = "train_cancel"
+TRAIN_CANCEL_LABELS = "train_cancel_labels"
+RANK_CANCEL = "rank_cancel"
 
 
 def now() -> datetime:
@@ -50,6 +53,11 @@ def start_attempt(registry: Registry, project_id: int, digest: str) -> Attempt:
 def fail_attempt(registry: Registry, project_id: int, attempt: Attempt, error: str) -> None:
     """Keep why a training failed, for `status`."""
     _write_attempt(registry, project_id, Attempt(attempt.digest, attempt.count, attempt.started_at, error))
+
+
+def withdraw_attempt(registry: Registry, project_id: int, attempt: Attempt) -> None:
+    """Take back a training that a person cancelled: it says nothing about whether its labels can be trained on."""
+    _write_attempt(registry, project_id, Attempt(attempt.digest, attempt.count - 1, attempt.started_at))
 
 
 def _write_attempt(registry: Registry, project_id: int, attempt: Attempt) -> None:

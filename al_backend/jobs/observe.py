@@ -8,6 +8,7 @@ import polars as pl
 
 from al_backend import cycle
 from al_backend.jobs.context import Context, job_name
+from al_backend.jobs.current import cancelled_ranking, cancelled_training, current_ranking
 from al_backend.jobs.documents import (
     RANK_REQUEST,
     TRAIN_REQUEST,
@@ -19,16 +20,13 @@ from al_backend.jobs.documents import (
 from al_backend.jobs.liveness import any_in_flight, in_flight, which_in_flight
 from al_backend.jobs.pool_memory import PoolMemory, superseded
 from al_backend.jobs.queues import QueueName
-from al_backend.jobs.ranking import WINDOW, newest_ranking
+from al_backend.jobs.sizes import RETIRE_SLICE, WINDOW
 from al_backend.jobs.strategies import looks_closer, strategy_of
 from al_backend.labelstudio.client import LabelStudio, Task
 from al_backend.labelstudio.codec import choose_annotation, label_digest
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
-from al_backend.registry import Phase, Ranking, Version
+from al_backend.registry import ActivePointer, Phase, Ranking, Version
 from al_backend.retention import plan
-
-RETIRE_SLICE = 50
-"""Predictions deleted in one job: about five seconds, so that a publication behind it does not wait long."""
 
 
 class LabelMemory:
@@ -53,11 +51,12 @@ class LabelMemory:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A project's pool and labelling config beside the snapshot that was made of them."""
+    """A project's pool, labelling config and title beside the snapshot that was made of them."""
 
     snapshot: cycle.Snapshot
     pool: list[Task]
     config: LabelingConfig
+    title: str = ""
 
 
 def observe(here: Context, memory: LabelMemory, pools: PoolMemory, project_id: int) -> Observation:
@@ -95,7 +94,7 @@ def observe(here: Context, memory: LabelMemory, pools: PoolMemory, project_id: i
         else (),
         taken_at=taken_at,
     )
-    return Observation(snapshot, pool, config)
+    return Observation(snapshot, pool, config, project.title)
 
 
 def _titles(client: LabelStudio, project_id: int) -> frozenset[str]:
@@ -126,10 +125,11 @@ def read_state(here: Context, project_id: int) -> cycle.State:
     active = registry.active(project_id)
     train_request = registry.read_document(project_id, TRAIN_REQUEST)
     state = None
+    current = current_ranking(registry, project_id)
+    if current.ranking is not None:
+        state = _ranking_state(here, project_id, current.ranking, published=current.ranking.id == published)
+    rank_cancelled = cancelled_ranking(registry, project_id)
     rankings = registry.rankings(project_id)
-    current = newest_ranking(rankings, active.version if active else None)
-    if current is not None:
-        state = _ranking_state(here, project_id, current, published=current.id == published)
     return cycle.State(
         active=active.version if active else None,
         trained_on=trained_on(versions),
@@ -144,9 +144,21 @@ def read_state(here: Context, project_id: int) -> cycle.State:
         train_from_scratch=bool((train_request or {}).get("from_scratch")),
         rank_requested_at=requested_at(registry.read_document(project_id, RANK_REQUEST)),
         attempt=read_attempt(registry, project_id),
+        train_cancelled=cancelled_training(registry, project_id),
+        rank_cancelled_at=None if rank_cancelled is None else rank_cancelled.at,
+        ranking_cancelled=current.cancelled is not None,
+        unpromoted=_unpromoted(versions, active),
         untidy=plan(versions, rankings, active, published, last=here.settings.keep_versions, now=now()).due,
         tidying=tidying,
     )
+
+
+def _unpromoted(versions: list[Version], active: ActivePointer | None) -> str | None:
+    """The newest version, if the gate let it pass and the pointer has not moved since."""
+    newest = max(versions, key=lambda version: version.number, default=None)
+    if newest is None or not newest.gate.promoted:
+        return None
+    return newest.name if active is None or active.changed_at < newest.created_at else None
 
 
 def _ranking_state(here: Context, project_id: int, current: Ranking, *, published: bool) -> cycle.RankingState:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import polars as pl
 
 from al_backend import cycle
 from al_backend.inference import image_value
-from al_backend.jobs import ranking
+from al_backend.jobs.client import look_later
 from al_backend.jobs.context import Context, job_name
+from al_backend.jobs.current import cancelled_ranking, newest_ranking
 from al_backend.jobs.documents import RANK_REQUEST, THROUGHPUT, now, requested_at
 from al_backend.jobs.liveness import ensure_job
 from al_backend.jobs.observe import Observation
 from al_backend.jobs.queues import QueueName
+from al_backend.jobs.sizes import WINDOW
 from al_backend.jobs.strategies import context_fields, strategy_fields, strategy_of, substitutes
 from al_backend.labelstudio.client import Task
 from al_backend.labelstudio.labeling_config import LabelingConfig
@@ -28,8 +32,23 @@ _SCORE_TIMEOUT = 900
 _PUBLISH_TIMEOUT = 6 * 3600
 
 
-def perform(here: Context, project_id: int, action: cycle.Action, seen: Observation, settings: LearningSettings) -> str:
+def perform(
+    here: Context,
+    project_id: int,
+    action: cycle.Action,
+    seen: Observation,
+    settings: LearningSettings,
+    decided_at: datetime,
+) -> str:
     """Enqueue what an action asks for, unless it is in flight.
+
+    Args:
+        here: of this process.
+        project_id: the project.
+        action: what was decided.
+        seen: on what.
+        settings: of the project.
+        decided_at: when the state was read; a training notices what is cancelled after that.
 
     Returns:
         What was started, for the log.
@@ -37,6 +56,11 @@ def perform(here: Context, project_id: int, action: cycle.Action, seen: Observat
     queues = here.queues
     pool, config = seen.pool, seen.config
     meta = {"project": project_id}
+    if isinstance(action, cycle.Promote):
+        verdict = here.registry.version(project_id, action.version).gate
+        here.registry.promote(project_id, action.version, reason=verdict.reason)
+        look_later(queues, project_id, f"{action.version} is active")
+        return f"promoting {action.version}, whose training ended before it did"
     if isinstance(action, cycle.Train):
         ensure_job(
             queues,
@@ -46,12 +70,15 @@ def perform(here: Context, project_id: int, action: cycle.Action, seen: Observat
             project_id,
             action.from_scratch,
             timeout=here.settings.train_timeout,
-            meta=meta | {"kind": "train", "reason": action.reason},
+            meta=meta | {"kind": "train", "reason": action.reason, "decided_at": decided_at.isoformat()},
         )
         return f"training ({action.reason})"
     if isinstance(action, cycle.StartRanking):
+        cancelled = cancelled_ranking(here.registry, project_id)
+        if cancelled is not None and cancelled.at > decided_at:
+            return f"no ranking with {action.version}: it was cancelled in this moment"
         created = _create_ranking(here, project_id, action.version, pool, config, settings)
-        _enqueue_shards(here, project_id, created.id, range(min(created.shards, ranking.WINDOW)))
+        _enqueue_shards(here, project_id, created.id, range(min(created.shards, WINDOW)))
         return f"ranking {created.id} of {created.tasks} tasks in {created.shards} shards"
     if isinstance(action, cycle.ScoreShards):
         _enqueue_shards(here, project_id, action.ranking, action.shards, closer=action.closer)
@@ -153,7 +180,7 @@ def _create_ranking(
 ) -> Ranking:
     version = here.registry.version(project_id, version_name)
     request = here.registry.read_document(project_id, RANK_REQUEST) or {}
-    newest = ranking.newest_ranking(here.registry.rankings(project_id), version_name)
+    newest = newest_ranking(here.registry.rankings(project_id), version_name)
     asked_at = requested_at(request or None)
     pending = asked_at is not None and (newest is None or asked_at > newest.created_at)
     if pending and request.get("overrides"):

@@ -5,28 +5,31 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Callable
 
 import polars as pl
 
+from al_backend import metrics
 from al_backend.cycle import UNTRAINED, version_of
+from al_backend.errors import BackendError
+from al_backend.jobs import telemetry
 from al_backend.jobs.client import look_later
 from al_backend.jobs.context import Context, job_running, report_progress
+from al_backend.jobs.current import current_ranking, is_cancelled
 from al_backend.jobs.documents import PUBLISHED, now, published_model_version
-from al_backend.jobs.observe import RETIRE_SLICE
 from al_backend.jobs.pool_memory import superseded
-from al_backend.jobs.ranking import newest_ranking, order, placement_of, prediction_items
+from al_backend.jobs.ranking import order, placement_of, prediction_items
+from al_backend.jobs.sizes import BLOCK, RETIRE_SLICE
 from al_backend.registry import Ranking
 
 logger = logging.getLogger(__name__)
-
-BLOCK = 5_000
-"""Rows of an order that are made into predictions at a time."""
 
 
 def publish(project_id: int, ranking_id: str) -> int:
     """Job: order a measured ranking, import it, and only then make Label Studio serve it.
 
-    May be killed and run again: what was imported before is read back and not imported twice.
+    May be killed and run again: what was imported before is read back and not imported twice. One that a person
+    cancels ends after its chunk; what it has imported is retired as the predictions of former versions are.
 
     Returns:
         Predictions imported by this run.
@@ -37,7 +40,13 @@ def publish(project_id: int, ranking_id: str) -> int:
         ordered_at = now()
         started = time.monotonic()
         with here.writing(project_id):
-            created = _import(here, ranking)
+            try:
+                created = _import(here, ranking)
+                _stop_if_cancelled(here, ranking)
+            except _PublicationCancelled:
+                logger.info("Project %d: publishing %s was cancelled by hand", project_id, ranking_id)
+                look_later(here.queues, project_id, f"{ranking_id} is cancelled")
+                return 0
             counts = here.label_studio.model_versions(project_id)
             if counts.get(ranking.model_version, 0) == 0:
                 logger.info("Project %d: no open task is left to publish %s for", project_id, ranking_id)
@@ -57,6 +66,8 @@ def publish(project_id: int, ranking_id: str) -> int:
                     "publish_seconds": round(time.monotonic() - started, 2),
                 },
             )
+        telemetry.add(here.queues.connection, metrics.RANKINGS, project=project_id)
+        logger.info("Project %d: Label Studio serves %d tasks by %s", project_id, tasks, ranking_id)
         look_later(here.queues, project_id, f"{ranking_id} is published")
         return created
 
@@ -69,12 +80,23 @@ def retire(project_id: int) -> int:
     """
     with job_running() as here, here.writing(project_id):
         deleted = here.label_studio.delete_predictions(_obsolete(here, project_id, RETIRE_SLICE))
+        telemetry.add(here.queues.connection, metrics.PREDICTIONS_DELETED, deleted, project=project_id)
         look_later(here.queues, project_id, f"{deleted} old predictions are deleted")
         return deleted
 
 
+class _PublicationCancelled(BackendError):
+    """A person cancelled the ranking that is being published."""
+
+
+def _stop_if_cancelled(here: Context, ranking: Ranking) -> None:
+    if is_cancelled(here.registry, ranking, here.registry.active(ranking.project)):
+        raise _PublicationCancelled(ranking.id)
+
+
 def _import(here: Context, ranking: Ranking) -> int:
     """Import what is still open and not there yet, most informative first, a block of the order at a time."""
+    _stop_if_cancelled(here, ranking)
     project_id = ranking.project
     client = here.label_studio
     open_tasks = client.open_task_ids(project_id)
@@ -83,7 +105,11 @@ def _import(here: Context, ranking: Ranking) -> int:
     for block in here.registry.order_blocks(project_id, ranking.id, BLOCK):
         todo = block.filter(pl.col("task_id").is_in(list(missing)))
 
-        def importing(frame: pl.DataFrame, before: int = done) -> tuple[int, tuple[int, ...]]:
+        def look(count: int, before: int = done) -> None:
+            report_progress(phase="publish", iteration=before + count, iterations=len(missing))
+            _stop_if_cancelled(here, ranking)
+
+        def importing(frame: pl.DataFrame, look: Callable[[int], None] = look) -> tuple[int, tuple[int, ...]]:
             report = client.import_predictions(
                 project_id,
                 prediction_items(frame, ranking.model_version),
@@ -91,10 +117,11 @@ def _import(here: Context, ranking: Ranking) -> int:
                 pause=here.settings.publish_pause,
                 rate=here.settings.publish_rate,
                 absent=True,
-                on_progress=lambda count: report_progress(
-                    phase="publish", iteration=before + count, iterations=len(missing)
-                ),
+                on_progress=look,
             )
+            connection = here.queues.connection
+            telemetry.add(connection, metrics.PREDICTIONS_WRITTEN, report.created, project=project_id)
+            telemetry.add(connection, metrics.PREDICTIONS_DROPPED, len(report.dropped), project=project_id)
             return report.created, report.dropped
 
         some, dropped = importing(todo)
@@ -143,8 +170,7 @@ def _obsolete(here: Context, project_id: int, limit: int) -> list[int]:
     published = published_model_version(registry, project_id)
     if published is None:
         return []
-    active = registry.active(project_id)
-    coming = newest_ranking(registry.rankings(project_id), active.version if active else None)
+    coming = current_ranking(registry, project_id).ranking
     kept = {published, None if coming is None else coming.id}
     stored = client.model_versions(project_id)
     doomed: list[int] = []

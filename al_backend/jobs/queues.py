@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import logging
 from enum import Enum
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any, NoReturn
 
 import redis
 from rq import Queue
-from rq.serializers import JSONSerializer
+from rq.serializers import DefaultSerializer, JSONSerializer
 
 from al_backend.errors import ConfigError
 from al_backend.jobs.embedded_redis import EmbeddedRedis, running_url
+from al_backend.masking import masked, masked_url
 from al_backend.settings import Settings
 
-__all__ = ["EmbeddedRedis", "QueueName", "Queues", "connect", "connect_to", "ping", "without_password"]
+__all__ = ["EmbeddedRedis", "QueueName", "Queues", "connect", "connect_to", "ping"]
 
 logger = logging.getLogger(__name__)
 
 _ANSWER_TIMEOUT = 120.0  # longer than the longest blocking read, the wait of /predict for its worker
 _JOB_TIMEOUT = 3600  # RQ's own default of 180 s would cut a ranking short
+
+
+def _refuse_pickle(*_: Any) -> NoReturn:
+    raise ValueError("A pickle from Redis could run code and is not opened; jobs of this backend are JSON.")
+
+
+# RQ forgets our serializer in places, such as the job of an execution, and falls back to pickle there.
+DefaultSerializer.loads = staticmethod(_refuse_pickle)
 
 
 class QueueName(str, Enum):
@@ -76,11 +85,12 @@ def connect_to(url: str) -> Queues:
             url, socket_connect_timeout=2, socket_timeout=_ANSWER_TIMEOUT, health_check_interval=30
         )
         connection.ping()
-    except ValueError as error:
-        raise ConfigError(f"REDIS_URL is {without_password(url)!r}: {error}") from error
+    except ValueError:
+        # The reason quotes parts of an address that cannot be taken apart, and they may be of the password.
+        raise ConfigError(f"REDIS_URL is {masked_url(url)!r}, expected redis://host:6379/0 or the like.") from None
     except redis.RedisError as error:
         raise ConfigError(
-            f"Redis at {without_password(url)} does not answer ({error}). Start it, or correct REDIS_URL."
+            f"Redis at {masked_url(url)} does not answer ({masked(str(error))}). Start it, or correct REDIS_URL."
         ) from error
     return Queues(connection)
 
@@ -92,12 +102,3 @@ def ping(queues: Queues) -> bool:
     except redis.RedisError as error:
         logger.debug("Redis does not answer: %s", error)
         return False
-
-
-def without_password(url: str) -> str:
-    """The URL as it may be printed."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    _, _, address = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{address}"))

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import polars as pl
 
-from al_backend.cycle import ranking_number
+from al_backend import logs, metrics
+from al_backend.errors import BackendError
 from al_backend.inference import BATCH, Outcome
+from al_backend.jobs import telemetry
 from al_backend.jobs.candidates import readable_and_labelled
 from al_backend.jobs.client import enqueue_reconcile, look_later
-from al_backend.jobs.context import INTERLUDE, Context, job_running
+from al_backend.jobs.context import INTERLUDE, Context, job_name, job_running
+from al_backend.jobs.current import is_cancelled
+from al_backend.jobs.current import newest_ranking as newest_ranking
 from al_backend.jobs.documents import THROUGHPUT, published_model_version
+from al_backend.jobs.patience import may_try_again
+from al_backend.jobs.queue_head import pool_summary, queue_head
 from al_backend.jobs.ranking_memory import Placement
+from al_backend.jobs.sizes import WINDOW
 from al_backend.jobs.strategies import strategy_of
 from al_backend.labelstudio.codec import to_regions
 from al_backend.labelstudio.labeling_config import LabelingConfig
@@ -24,16 +32,9 @@ from model.acquisition.order import order_scores, place
 from model.acquisition.strategy import RankingContext, Strategy
 from model.detectors.base import View
 
-WINDOW = 128
-"""Shards of one ranking that are in the queue at a time: with all of them, other projects would wait for the last."""
+logger = logging.getLogger(__name__)
 
 _IDS = 2**20  # task ids that a score tells apart
-
-
-def newest_ranking(rankings: Sequence[Ranking], version: str | None) -> Ranking | None:
-    """The last ranking of a version; None without one."""
-    own = [item for item in rankings if item.version == version]
-    return max(own, key=lambda item: ranking_number(item.id), default=None)
 
 
 def score_shard(project_id: int, ranking_id: str, index: int, closer: bool = False) -> int:
@@ -57,6 +58,8 @@ def score_shard(project_id: int, ranking_id: str, index: int, closer: bool = Fal
         active = registry.active(project_id)
         if active is None or active.version != ranking.version:
             return 0  # a newer version took over; its own ranking measures the pool
+        if is_cancelled(registry, ranking, active):
+            return 0
         read = registry.closer_tasks if closer else registry.ranking_tasks
         everything = here.rankings.tasks(ranking, phase, lambda: read(project_id, ranking_id))
         if everything is None:
@@ -64,10 +67,15 @@ def score_shard(project_id: int, ranking_id: str, index: int, closer: bool = Fal
         tasks = everything.filter(pl.col("shard") == index)
         items = list(zip(tasks["task_id"].to_list(), tasks["image"].to_list(), strict=True))
         started = time.monotonic()
-        frame = _measure(here, ranking, items, closer=closer, interlude=INTERLUDE.get())
+        frame, postponed = _measure(here, ranking, items, closer=closer, interlude=INTERLUDE.get())
+        if postponed and may_try_again(
+            here.queues.connection, job_name("shard", project_id, ranking_id, phase.value, index)
+        ):
+            raise BackendError(f"{_some_images(postponed)} The shard is measured again at the next look.")
         if closer:
             frame = frame.with_columns(tasks["labelled"])
         registry.write_shard(project_id, ranking_id, index, frame, phase)
+        _count(here, project_id, len(items), time.monotonic() - started)
         if not closer:  # a closer look takes longer, and would make the pool's shards small
             _note_throughput(here, project_id, len(items), time.monotonic() - started)
         shards = everything["shard"].n_unique() if closer else ranking.shards
@@ -98,8 +106,15 @@ def score_new(project_id: int, ranking_id: str, items: list[tuple[int, str | Non
         items = [(task, value) for task, value in items if task not in have]
         if not items:
             return 0
-        measured = _measure(here, ranking, items, closer=True, interlude=INTERLUDE.get())
-        frame = place_measured(here, ranking, measured)
+        started = time.monotonic()
+        measured, postponed = _measure(here, ranking, items, closer=True, interlude=INTERLUDE.get())
+        _count(here, project_id, len(items), time.monotonic() - started)
+        later = [
+            task
+            for task in postponed
+            if may_try_again(here.queues.connection, job_name("late", project_id, ranking_id, task))
+        ]
+        frame = place_measured(here, ranking, measured.filter(~pl.col("task_id").is_in(later)))
         # Kept beside the ranking's shards, under an index of its own, so that `status` knows the reasons of failures.
         here.registry.write_shard(project_id, ranking_id, ranking.shards + items[0][0], _as_in_pool(ranking, frame))
         report = here.label_studio.import_predictions(
@@ -109,13 +124,14 @@ def score_new(project_id: int, ranking_id: str, items: list[tuple[int, str | Non
             pause=here.settings.publish_pause,
             rate=here.settings.publish_rate,
         )
+        telemetry.add(here.queues.connection, metrics.PREDICTIONS_WRITTEN, report.created, project=project_id)
         look_later(here.queues, project_id, f"{report.created} new tasks are placed")
         return report.created
 
 
 def measure_live(here: Context, ranking: Ranking, items: list[tuple[int, str | None]]) -> pl.DataFrame:
     """Measurements and order scores of tasks that Label Studio asks for one by one."""
-    return place_measured(here, ranking, _measure(here, ranking, items, closer=True))
+    return place_measured(here, ranking, _measure(here, ranking, items, closer=True)[0])
 
 
 def order(here: Context, ranking: Ranking) -> pl.DataFrame:
@@ -142,6 +158,9 @@ def order(here: Context, ranking: Ranking) -> pl.DataFrame:
     complete = complete.with_row_index("rank").with_columns(
         pl.col("rank").cast(pl.Int64), pl.Series("order_score", order_scores(len(complete)))
     )
+    # Before the order: whoever finds that finds this, too.
+    head = queue_head(here.registry, ranking, complete, measured)
+    here.registry.write_head(ranking.project, ranking.id, head, pool_summary(complete))
     here.registry.write_order(ranking.project, ranking.id, complete, ranking_of_readable.fitted)
     return complete
 
@@ -205,8 +224,8 @@ def _measure(
     *,
     closer: bool,
     interlude: Callable[[], None] | None = None,
-) -> pl.DataFrame:
-    """One row per task: task_id, the strategy's measurements, regions (JSON text), error.
+) -> tuple[pl.DataFrame, dict[int, str]]:
+    """One row per task (task_id, the strategy's measurements, regions as JSON text, error), and the passing errors.
 
     Args:
         here: of this process.
@@ -219,14 +238,23 @@ def _measure(
     config = here.labeling_config(ranking.project)
     threshold = ranking.strategy["measure_threshold"]
     rows: list[dict[str, Any]] = []
+    postponed: dict[int, str] = {}
     for outcome in here.inference.detect(
         ranking.project, ranking.version, items, views=_views(strategy, closer), min_score=threshold
     ):
         rows.append(_row(outcome, strategy, context, config, ranking, closer))
+        if outcome.passing:
+            postponed[outcome.task_id] = str(outcome.error)
         if interlude is not None and len(rows) % BATCH == 0:
             interlude()
     measured = strategy.columns(context) | (strategy.candidate_columns(context) if closer else {})
-    return pl.DataFrame(rows, schema={"task_id": pl.Int64, **measured, "regions": pl.String, "error": pl.String})
+    schema: dict[str, Any] = {"task_id": pl.Int64, **measured, "regions": pl.String, "error": pl.String}
+    return pl.DataFrame(rows, schema=schema), postponed
+
+
+def _some_images(postponed: dict[int, str]) -> str:
+    task, reason = next(iter(postponed.items()))
+    return f"{len(postponed)} images cannot be had at present, the first is that of task {task}: {reason}"
 
 
 def _views(strategy: Strategy, closer: bool) -> tuple[View, ...]:
@@ -244,6 +272,8 @@ def _row(
     closer: bool,
 ) -> dict[str, Any]:
     if outcome.detections is None:
+        with logs.bound(task=outcome.task_id):
+            logger.info("An image goes to the end of the queue: %s", outcome.error)
         return {"task_id": outcome.task_id, "regions": "[]", "error": outcome.error or "The image could not be read."}
     threshold = config.score_threshold if config.score_threshold is not None else ranking.strategy["score_threshold"]
     regions = to_regions(outcome.detections[View.ORIGINAL], context.classes, config, threshold=threshold)
@@ -251,6 +281,11 @@ def _row(
     if closer:
         measured |= strategy.measure_candidate(outcome.task_id, outcome.detections, context)
     return {"task_id": outcome.task_id, **measured, "regions": json.dumps(regions), "error": None}
+
+
+def _count(here: Context, project_id: int, images: int, seconds: float) -> None:
+    telemetry.add(here.queues.connection, metrics.IMAGES_SCORED, images, project=project_id)
+    telemetry.add(here.queues.connection, metrics.SCORING_SECONDS, seconds, project=project_id)
 
 
 def _note_throughput(here: Context, project_id: int, images: int, seconds: float) -> None:

@@ -9,12 +9,16 @@ from __future__ import annotations
 import logging
 from functools import lru_cache
 
-from al_backend import cycle
+from al_backend import cycle, metrics
+from al_backend.jobs import telemetry
+from al_backend.jobs.cancel import note_labels
 from al_backend.jobs.client import error_key, look_later, pending_key
 from al_backend.jobs.context import Context, job_running
+from al_backend.jobs.documents import now
 from al_backend.jobs.liveness import remembers
 from al_backend.jobs.locks import exclusive
 from al_backend.jobs.observe import LabelMemory, observe, read_state
+from al_backend.jobs.observed import note_observation
 from al_backend.jobs.perform import perform
 from al_backend.jobs.pool_memory import PoolMemory
 
@@ -52,8 +56,29 @@ def _reconcile(here: Context, project_id: int) -> list[str]:
         look_later(here.queues, project_id, "Redis was empty a moment ago")
         return []
     settings = here.learning(project_id)
-    decided = cycle.decide(seen.snapshot, read_state(here, project_id), settings)
-    return [perform(here, project_id, action, seen, settings) for action in decided]
+    decided_at = now()  # before the state is read: what is cancelled from here on was not known
+    state = read_state(here, project_id)
+    if state.train_cancelled is not None and state.train_cancelled.labels is None:
+        note_labels(here.registry, project_id, state.train_cancelled, dict(seen.snapshot.labels))
+    _report(here, project_id, seen.snapshot, state)
+    decided = cycle.decide(seen.snapshot, state, settings)
+    note_observation(here, project_id, seen, state, settings)
+    return [perform(here, project_id, action, seen, settings, decided_at) for action in decided]
+
+
+def _report(here: Context, project_id: int, snapshot: cycle.Snapshot, state: cycle.State) -> None:
+    """The project's numbers, for `/metrics`: whoever answers a scrape must not ask Label Studio."""
+    telemetry.put(
+        here.queues.connection,
+        {
+            metrics.LAST_LOOK: snapshot.taken_at.timestamp(),
+            metrics.LABELLED: len(snapshot.labels),
+            metrics.NEW_LABELS: cycle.pending_labels(snapshot.labels, state.trained_on),
+            metrics.POOL: len(snapshot.pool),
+            metrics.UNSCORED: sum(1 for task in snapshot.pool if task not in snapshot.scored),
+        },
+        project=project_id,
+    )
 
 
 @lru_cache(maxsize=1)

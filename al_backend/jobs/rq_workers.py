@@ -1,7 +1,7 @@
-"""RQ's workers, which say from the moment they take a job that it is in hand.
+"""RQ's workers, which say from the moment they take a job that it is in hand, log what it is about, and count it.
 
-A job itself says so only once its code runs, and before that a process may have to start and to import torch: tens of
-seconds on a busy machine, in which the job would look lost and be started a second time.
+A job itself says that it runs only once its code does, and before that a process may have to start and to import
+torch: tens of seconds on a busy machine, in which the job would look lost and be started a second time.
 
 A module of its own, because the process of a training imports its worker's class by name.
 """
@@ -11,13 +11,63 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from rq import Queue
+from rq.executions import Execution
 from rq.job import Job
 from rq.worker import BaseWorker, SimpleWorker, SpawnWorker
 
+from al_backend import logs, metrics
+from al_backend.errors import ConfigError
+from al_backend.jobs import telemetry
 from al_backend.jobs.liveness import taken_job
+from al_backend.settings import load_settings
+
+KILLED = "Killed"
+"""Reason of a failure that left no error: the process of the job is gone."""
+
+FUNCTIONS = frozenset(
+    f"al_backend.jobs.{name}"
+    for name in (
+        "candidates.choose",
+        "live.predict",
+        "publish.publish",
+        "publish.retire",
+        "ranking.score_new",
+        "ranking.score_shard",
+        "reconcile.reconcile",
+        "tidy.tidy",
+        "training.train",
+    )
+)
+"""What a worker calls; a new kind of job has to be added here."""
+
+
+class OurJob(Job):
+    """A job that calls a function of ours and nothing else.
+
+    JSON instead of pickle is not enough: a job names the function that it calls, and whoever may write to Redis could
+    name any function of any installed package.
+    """
+
+    def perform(self) -> Any:
+        """Call the job's function.
+
+        Raises:
+            ConfigError: it is none of the functions that this backend enqueues.
+        """
+        name = self.func_name or ""
+        if self.instance is not None or name not in FUNCTIONS:
+            raise ConfigError(f"Job {self.id} asks for {name[:100]!r}, which is no job of this backend; who wrote it?")
+        return super().perform()
+
+    def restore(self, raw_data: Any) -> None:
+        """Read the job as Redis has it, but no callbacks and no webhooks: these name functions and addresses, too."""
+        super().restore(raw_data)
+        self._success_callback_name = self._failure_callback_name = self._stopped_callback_name = None
+        self.webhooks = []
 
 
 @contextmanager
@@ -34,10 +84,44 @@ def _own_timeout_kept() -> Iterator[None]:
 
 
 class _SaysWhatItTakes(BaseWorker):
+    job_class = OurJob
+    _raised: str | None = None
+
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Work on a job that was just taken from a queue."""
-        with taken_job(self.connection, job.id):
+        with taken_job(self.connection, job.id), _about(job):
             super().execute_job(job, queue)
+
+    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
+        """Do the work itself, in the process that does it."""
+        started = time.monotonic()
+        with _about(job):
+            finished = super().perform_job(job, queue, execution)
+        if finished:
+            kind = _kind(job)
+            telemetry.add(self.connection, metrics.JOBS, kind=kind, outcome="finished")
+            telemetry.observe(self.connection, metrics.JOB_SECONDS, time.monotonic() - started, kind=kind)
+        return finished
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """Log an error, and remember its class for the count."""
+        self._raised = exc_info[0].__name__ if exc_info and exc_info[0] is not None else None
+        super().handle_exception(job, *exc_info)
+
+    def handle_job_failure(
+        self,
+        job: Job,
+        queue: Queue,
+        started_job_registry: Any = None,
+        exc_string: str = "",
+        execution: Execution | None = None,
+    ) -> None:
+        """Note the failure; called where the error was raised, or for a process that was killed, by its parent."""
+        kind = _kind(job)
+        telemetry.add(self.connection, metrics.JOBS, kind=kind, outcome="failed")
+        telemetry.add(self.connection, metrics.FAILURES, kind=kind, reason=self._raised or KILLED)
+        self._raised = None
+        super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
 
 
 class WarmWorker(_SaysWhatItTakes, SimpleWorker):
@@ -46,7 +130,9 @@ class WarmWorker(_SaysWhatItTakes, SimpleWorker):
     def answer_waiting(self, queue: Queue) -> None:
         """Work on all jobs of a queue that wait in this moment, in the middle of the job in hand."""
         # Named twice, because of a single queue RQ moves the job to a list that only a worker of one queue clears.
-        while found := Queue.dequeue_any([queue, queue], None, connection=self.connection, serializer=self.serializer):
+        while found := Queue.dequeue_any(
+            [queue, queue], None, connection=self.connection, job_class=self.job_class, serializer=self.serializer
+        ):
             job, origin = found
             with _own_timeout_kept():
                 self.execute_job(job, origin)
@@ -54,3 +140,23 @@ class WarmWorker(_SaysWhatItTakes, SimpleWorker):
 
 class FreshWorker(_SaysWhatItTakes, SpawnWorker):
     """Starts a process for every job and waits for its end."""
+
+    def main_work_horse(self, job: Job, queue: Queue) -> None:
+        """Where the process of a job begins: it has inherited no logging."""
+        logs.configure(load_settings())
+        super().main_work_horse(job, queue)
+
+
+def _about(job: Job) -> AbstractContextManager[None]:
+    meta = job.meta
+    return logs.bound(
+        project=meta.get("project"),
+        job=job.id,
+        kind=meta.get("kind"),
+        version=meta.get("ranking"),  # a ranking is named like the model version that it is published as
+        request=meta.get("request"),
+    )
+
+
+def _kind(job: Job) -> str:
+    return str(job.meta.get("kind") or "other")

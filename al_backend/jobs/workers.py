@@ -22,9 +22,12 @@ from al_backend.errors import BackendError, ConfigError
 from al_backend.jobs.client import enqueue_due_looks, enqueue_reconcile
 from al_backend.jobs.context import INTERLUDE, Context
 from al_backend.jobs.liveness import living_worker, remembers
+from al_backend.jobs.load import telling_load
 from al_backend.jobs.queues import QueueName
 from al_backend.jobs.rq_workers import FreshWorker, WarmWorker
 from al_backend.jobs.shared_settings import share
+from al_backend.logs import configure as configure_logging
+from al_backend.masking import masked, remember_secrets
 from al_backend.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
@@ -71,12 +74,13 @@ def run_worker(settings: Settings, queue_names: Sequence[QueueName]) -> None:
     remembers(here.queues.connection)  # its count of seconds starts now, while the workers start
     stop = threading.Event()
     timer = threading.Thread(target=_look_regularly, args=(here, stop), name="timer", daemon=True)
-    with living_worker(here.queues.connection, names, kind=kind, device=_device(settings, kind)):
+    connection = here.queues.connection
+    with living_worker(connection, names, kind=kind, device=_device(settings, kind)), telling_load(connection):
         if kind == "cycle":
             timer.start()
         try:
             # The queues in their order: an inference worker always takes `predict` first, because a person waits.
-            worker.work(logging_level=settings.log_level)
+            worker.work(logging_level=settings.log_level.upper())
         finally:
             stop.set()
 
@@ -111,14 +115,15 @@ def main(arguments: Sequence[str]) -> int:
     """`python -m al_backend.jobs.workers predict,score`: one worker process, settings from the environment."""
     try:
         settings = load_settings()
-        logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        configure_logging(settings)
+        remember_secrets(settings)
         names = [QueueName(name) for argument in arguments for name in argument.split(",")]
         run_worker(settings, names)
     except ValueError as error:
         print(f"{error}; queues are {', '.join(name.value for name in QueueName)}.", file=sys.stderr)
         return 2
     except BackendError as error:
-        print(error, file=sys.stderr)
+        print(masked(str(error)), file=sys.stderr)
         return 1
     return 0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from urllib.parse import unquote, unquote_to_bytes
 import httpx
 
 from al_backend.errors import ImageUnavailable
+from al_backend.labelstudio.image_network import is_never_meant, is_private, is_public, literal, plain
 from al_backend.labelstudio.transport import Transport
 
 _CLOUD = ("s3://", "gs://", "azure-blob://", "azure_spi://")
@@ -120,16 +122,22 @@ def decode_data_uri(value: str, max_bytes: int) -> bytes:
 
 
 class HostRules:
-    """Which hosts images may come from: Label Studio's own address and the configured ones.
+    """Which hosts images may come from: Label Studio's own address and the configured ones, and where these may be.
 
     Args:
-        allowed: "host" (every port), "host:port", "*.domain" (its subdomains) or "*" (all).
+        allowed: "host" (every port), "host:port", "*.domain" (its subdomains), "*" (all) or a network such as
+            "10.0.0.0/8".
         label_studio: its host and port are always allowed; None when there is none.
     """
 
     def __init__(self, allowed: Sequence[str], label_studio: Transport | None) -> None:
         self._allowed = tuple(entry.strip().lower() for entry in allowed)
         self._own = None if label_studio is None else _host_port(httpx.URL(label_studio.url))
+        self._networks = [network for entry in self._allowed if (network := _network(entry)) is not None]
+
+    def is_own(self, url: str) -> bool:
+        """Whether `url` is on Label Studio's host and port."""
+        return self._own is not None and _host_port(httpx.URL(url)) == self._own
 
     def check(self, url: str, *, redirected_from: str | None = None) -> None:
         """Pass when `url` may be asked.
@@ -142,12 +150,62 @@ class HostRules:
         via = f"{redirected_from} redirects to" if redirected_from else "The task's image is on"
         if parsed.scheme not in ("http", "https") or not host:
             raise ImageUnavailable(f"{via} {parsed.scheme}://{host}, expected http or https.")
-        if (host, port) == self._own or any(_matches(entry, host, port) for entry in self._allowed):
+        address = literal(host)
+        if (
+            (host, port) == self._own
+            or any(_matches(entry, host, port) for entry in self._allowed)
+            or (address is not None and self._in_networks(address))
+        ):
             return
         raise ImageUnavailable(
             f"{via} {host}:{port}, from which images are not read; if it is yours, allow it with "
             f"AL_IMAGE_HOSTS='[\"{host}:{port}\"]'."
         )
+
+    def judge(self, host: str, port: int, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None:
+        """Why an allowed host must not be asked at the address that its name stands for; None when it may.
+
+        Whoever owns a name decides where it leads. Public addresses are fine; one in a network that the operator has
+        listed, too. A name without a dot is of the local network, and `localhost` is this machine, but only where the
+        operator wrote that very name.
+        """
+        host = host.lower().rstrip(".")
+        if is_public(address) or self._in_networks(address):
+            return None
+        if any(entry in (host, f"{host}:{port}") for entry in self._allowed):
+            if literal(host) is not None:
+                return None
+            if plain(address).is_loopback and (host == "localhost" or host.endswith(".localhost")):
+                return None
+            if is_private(address) and "." not in host:
+                return None
+        wanted = ", ".join(dict.fromkeys((f'"{host}"', f'"{plain(address)}"')))
+        return (
+            f"The image's host {host} is at {plain(address)}, which is no public address; "
+            "if it is yours, allow that too: "
+            f"AL_IMAGE_HOSTS='[{wanted}]'."
+        )
+
+    def judge_own(self, host: str, port: int, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None:
+        """Likewise for Label Studio and the storages to which it redirects: its administrators set those.
+
+        They may be anywhere but where no image can be, such as a cloud's metadata service.
+        """
+        if (host.lower().rstrip("."), port) == self._own or not is_never_meant(address) or self._in_networks(address):
+            return None
+        return f"Label Studio redirects to {host} at {plain(address)}, where no storage can be."
+
+    def _in_networks(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+        meant = plain(address)
+        return any(meant in network for network in self._networks)
+
+
+def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """The network or single address that an entry is, None for names."""
+    try:
+        return ipaddress.ip_network(entry.strip("[]"), strict=False)
+    except ValueError:
+        return None
 
 
 def _matches(entry: str, host: str, port: int) -> bool:

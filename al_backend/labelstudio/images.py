@@ -6,6 +6,7 @@ The SDK's downloader has no size limit and no timeout, follows any address, and 
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ import httpx
 from al_backend.errors import ImageUnavailable, LabelStudioError
 from al_backend.labelstudio.image_address import Address, HostRules, decode_data_uri, resolve, served_path
 from al_backend.labelstudio.image_cache import ImageCache
+from al_backend.labelstudio.image_network import Deadline, Judge, JudgedTransport
 from al_backend.labelstudio.transport import Transport
 
 if TYPE_CHECKING:
@@ -47,17 +49,23 @@ class ImageSource:
         self._max_bytes = int(settings.image_max_mb * 1_000_000)
         self._timeout = settings.image_timeout
         self._cache = ImageCache(Path(cache_folder), settings.cache_mb * 1_000_000)
-        self._http = httpx.Client(
-            timeout=settings.image_timeout,
-            verify=settings.verify_ssl,
-            # Bodies as they are: a small compressed one could unpack to gigabytes.
-            headers={"Accept-Encoding": "identity", "User-Agent": "al-backend"},
-            limits=httpx.Limits(max_connections=32),
-        )
+        self._deadline = Deadline()
+        context = httpx.create_ssl_context(verify=settings.verify_ssl)
+        self._listed = self._client(context, self._rules.judge)
+        self._own = self._client(context, self._rules.judge_own)
 
     def close(self) -> None:
         """Close the connections; the object cannot be used afterwards."""
-        self._http.close()
+        self._listed.close()
+        self._own.close()
+
+    def _client(self, context: ssl.SSLContext, judge: Judge) -> httpx.Client:
+        """Over a network of its own: a connection that one judge let pass is not for the other's requests."""
+        return httpx.Client(
+            timeout=self._timeout,
+            transport=JudgedTransport(judge, self._deadline, context),
+            headers={"Accept-Encoding": "identity", "User-Agent": "al-backend"},
+        )
 
     def fetch(self, value: str, *, task_id: int | None = None) -> Path:
         """The file of one image, downloaded when it is not kept yet. Whether it is an image is not looked at.
@@ -82,7 +90,8 @@ class ImageSource:
             if attempt:
                 time.sleep(_BACKOFF_SECONDS * attempt)
             try:
-                return self._download(address, deadline)
+                with self._deadline.within(deadline):
+                    return self._download(address, deadline)
             except _Passing as failure:
                 reason = str(failure)
             except httpx.TimeoutException:
@@ -91,7 +100,7 @@ class ImageSource:
                 reason = f"{_shown(address.url)} cannot be read: {str(error) or type(error).__name__}."
             if time.monotonic() >= deadline:
                 break
-        raise ImageUnavailable(reason)
+        raise ImageUnavailable(reason, passing=True)
 
     def fetch_many(self, items: Iterable[tuple[int, str]], *, threads: int = 8) -> dict[int, Path | ImageUnavailable]:
         """The files of many tasks, as (task id, value); one that cannot be had has its reason instead of a path."""
@@ -115,14 +124,16 @@ class ImageSource:
     def _download(self, address: Address, deadline: float) -> Path:
         """Follow redirects by hand, because every hop needs the check and credentials must not travel with it."""
         url = httpx.URL(str(address.url))
+        trusted = self._rules.is_own(str(url))
         for _ in range(_MAX_REDIRECTS + 1):
             ours = served_path(str(url), self._label_studio) is not None
             auth = self._label_studio.auth if ours and self._label_studio is not None else None
-            request = self._http.build_request("GET", url)
+            client = self._own if trusted else self._listed
+            request = client.build_request("GET", url)
             try:
-                response = self._http.send(request, auth=auth, stream=True, follow_redirects=False)
+                response = client.send(request, auth=auth, stream=True, follow_redirects=False)
             except LabelStudioError as error:  # the personal access token could not be exchanged
-                raise ImageUnavailable(str(error)) from error
+                raise ImageUnavailable(str(error), passing=error.status is None or error.status >= 500) from error
             try:
                 if not response.is_redirect:
                     return self._keep(response, address, deadline)
@@ -132,7 +143,9 @@ class ImageSource:
             if ours and target.path.startswith("/user/login"):
                 raise ImageUnavailable("Label Studio asks for a login for its images; check LABEL_STUDIO_API_KEY.")
             # Where Label Studio sends us for a storage was set by its administrators, not by a task's data.
-            if not (ours and address.from_storage):
+            trusted = ours and address.from_storage
+            if not trusted:
+                trusted = self._rules.is_own(str(target))
                 self._rules.check(str(target), redirected_from=_shown(str(url)))
             elif target.scheme not in ("http", "https"):
                 raise ImageUnavailable(f"Label Studio redirects to {_shown(str(target))}, which is not http or https.")
@@ -145,13 +158,17 @@ class ImageSource:
             raise _Passing(f"{where} answered {response.status_code}.")
         if response.status_code != 200:
             raise ImageUnavailable(f"{where} answered {response.status_code}{_hint(response.status_code, address)}.")
+        encoding = response.headers.get("content-encoding", "identity")
+        if encoding.strip().lower() != "identity":
+            # It was not asked for, and a few compressed bytes could unpack to gigabytes.
+            raise ImageUnavailable(f"{where} is sent compressed ({encoding[:20]!r}), which is not read.")
         announced = response.headers.get("content-length", "")
         if announced.isdigit() and int(announced) > self._max_bytes:
             raise ImageUnavailable(self._too_large(where, f"{int(announced) / 1e6:.1f} MB"))
         size = 0
         with self._cache.writing(address.key) as (file, path):
             # As they come: whole pieces of a fixed size would keep the deadline waiting for a server that drips.
-            for piece in response.iter_bytes():
+            for piece in response.iter_raw():
                 size += len(piece)
                 if size > self._max_bytes:
                     raise ImageUnavailable(self._too_large(where, f"more than {self._max_bytes / 1e6:.1f} MB"))

@@ -15,6 +15,10 @@ _NEEDED = (
 )
 
 
+LONGEST = 1_000_000
+"""Characters; a thousand labels take about 100,000."""
+
+
 @dataclass(frozen=True)
 class LabelingConfig:
     """The `RectangleLabels` on an `Image` that this backend serves.
@@ -78,6 +82,10 @@ def parse_labeling_config(xml: str) -> LabelingConfig:
 
 
 def _parse(xml: str) -> ET.Element:
+    if len(xml) > LONGEST:
+        raise LabelConfigError(
+            f"The labelling config has {len(xml):,} characters, more than the {LONGEST:,} that are read."
+        )
     if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
         raise LabelConfigError("The labelling config declares a document type or entities; remove them.")
     try:

@@ -18,6 +18,7 @@ from al_backend.registry.shelf import MANIFEST, PLAIN_NAME, Shelf, plain_name, p
 _READERS = 8
 _FITTED = "fitted.json"
 _ROW_GROUP = 10_000
+_SUMMARY = "summary.json"
 
 
 class Phase(str, Enum):
@@ -170,6 +171,22 @@ class RankingShelf(Shelf):
         """What was stored with the finished order; empty where that is older than this file."""
         value = self._read_json(f"{self._ranking_folder(project, ranking_id)}/{_FITTED}")
         return value if isinstance(value, dict) else {}
+
+    def write_head(self, project: int, ranking_id: str, frame: pl.DataFrame, summary: Mapping[str, Any]) -> None:
+        """Store what people look at: the first images of the order with their reasons, and sums over all of it."""
+        self.ranking(project, ranking_id)
+        folder = self._ranking_folder(project, ranking_id)
+        self._write_json(f"{folder}/{_SUMMARY}", dict(summary))
+        self._write_frame(f"{folder}/head.parquet", frame)
+
+    def read_head(self, project: int, ranking_id: str) -> pl.DataFrame | None:
+        """The first images of the order with their reasons; None where it is older than this file."""
+        return self._read_frame(f"{self._ranking_folder(project, ranking_id)}/head.parquet")
+
+    def read_summary(self, project: int, ranking_id: str) -> dict[str, Any] | None:
+        """Sums over the order; None where it is older than this file."""
+        value = self._read_json(f"{self._ranking_folder(project, ranking_id)}/{_SUMMARY}")
+        return value if isinstance(value, dict) else None
 
     def delete_ranking(self, project: int, ranking_id: str) -> None:
         """Remove a ranking; nothing happens when there is none."""

@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from typing_extensions import override
 
 from al_backend.errors import RegistryError
+from al_backend.masking import masked, masked_url
 from al_backend.registry.storage import LOCK_SECONDS, LocalStorage, Storage
 
 _CONFLICTS = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
@@ -32,7 +33,7 @@ class RemoteStorage(Storage):
     def __init__(self, fs: fsspec.AbstractFileSystem, root: str, location: str) -> None:
         self.fs = fs
         self.root = root.rstrip("/")
-        self.location = location
+        self.location = masked_url(location)  # it is printed, and some drivers take a password in it
         self._guard = threading.RLock()
 
     def _full(self, path: str) -> str:
@@ -192,10 +193,13 @@ def open_storage(location: str) -> Storage:
         fs, root = fsspec.url_to_fs(location)
     except ImportError as error:
         raise RegistryError(
-            f"MODEL_DIR is {location!r}, whose driver is not installed ({error}); for S3: pip install 'al-backend[s3]'."
+            f"MODEL_DIR is {masked_url(location)!r}, whose driver is not installed ({error}); "
+            "for S3: pip install 'al-backend[s3]'."
         ) from error
-    except ValueError as error:
-        raise RegistryError(f"MODEL_DIR is {location!r}, which cannot be opened: {error}") from error
+    except Exception as error:  # a wrong address, or one that the driver tried and gave up
+        raise RegistryError(
+            f"MODEL_DIR is {masked_url(location)!r}, which cannot be opened: {masked(str(error))}"
+        ) from error
     if isinstance(fs, LocalFileSystem):
         return LocalStorage(Path(root))
     remote = S3Storage if "s3" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)) else RemoteStorage

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from typing_extensions import override
 
 from al_backend.errors import RegistryError
+from al_backend.masking import masked
 
 LOCK_SECONDS = 60.0
 TEMPORARY = ".tmp-"
@@ -91,7 +92,7 @@ class Storage(ABC):
         except RegistryError:
             raise
         except Exception as error:  # each fsspec driver raises errors of its own, not only OSError
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            reason = masked(getattr(error, "strerror", None) or str(error) or type(error).__name__)
             raise RegistryError(
                 f"Cannot {action} {path or 'anything'} in the registry at {self.location}: {reason}. "
                 "Check that MODEL_DIR names a place that this process may read and write, and that it is not full."

@@ -9,9 +9,9 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from al_backend.errors import RegistryError, VersionNotFound
 from al_backend.registry.copies import Copies
@@ -39,6 +39,16 @@ class Manifest(BaseModel):
     files: dict[str, _File]
     folder: str = ""
 
+    @field_validator("files")
+    @classmethod
+    def _inside(cls, files: dict[str, _File]) -> dict[str, _File]:
+        """Who may write a bucket must not be able to write elsewhere on the machines that read it."""
+        for name in files:
+            path = PurePosixPath(name)
+            if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+                raise ValueError(f"{name!r} is no path inside the version's folder")
+        return files
+
 
 class VersionShelf(Shelf):
     """`projects/<id>/versions/<name>/` and `projects/<id>/active.json`."""
@@ -52,6 +62,26 @@ class VersionShelf(Shelf):
         manifests = (self._manifest(project, name) for name in self._version_folders(project))
         found = [manifest.version for manifest in manifests if manifest is not None]
         return sorted(found, key=lambda version: (version.number, version.name))
+
+    def version_stamps(self, project: int) -> dict[str, int]:
+        """A number for each whole version, by name: as long as it stays the same, so does the version.
+
+        Versions are not read for it: it is the size of what is kept of them beside their files, which changes when a
+        version begins to leave and when its weights are removed, the only changes that there are.
+        """
+        sizes = {
+            name: self._storage.size(f"{self._version_folder(project, name)}/{MANIFEST}")
+            for name in self._version_folders(project)
+        }
+        return {name: size for name, size in sizes.items() if size is not None}
+
+    def version_size(self, project: int, name: str) -> int:
+        """Bytes of all files of a version.
+
+        Raises:
+            VersionNotFound: there is none of that name.
+        """
+        return sum(file.size for file in self._existing(project, name).files.values())
 
     def version(self, project: int, name: str) -> Version:
         """One version.

@@ -17,6 +17,7 @@ _threads = cv2.getNumThreads()
 os.environ.update({"YOLO_AUTOINSTALL": "false", "YOLO_OFFLINE": "true"})
 try:
     from ultralytics.cfg import get_cfg
+    from ultralytics.nn import tasks
     from ultralytics.nn.modules import Conv, Detect
     from ultralytics.nn.tasks import DetectionModel, torch_safe_load, yaml_model_load
     from ultralytics.utils import patches
@@ -39,6 +40,7 @@ __all__ = [
     "get_cfg",
     "make_anchors",
     "non_max_suppression",
+    "tasks",
     "torch_safe_load",
     "yaml_model_load",
 ]

@@ -20,6 +20,7 @@ from model.detectors.ultralytics_library import (
     torch_safe_load,
     yaml_model_load,
 )
+from model.detectors.yolo_layers import check_layers
 from model.detectors.yolo_loss import switched_loss
 from model.errors import WeightsRefused
 from model.training.loop import Target
@@ -67,7 +68,11 @@ def build(layers: dict[str, Any], num_classes: int, *, seed: int = 0, class_widt
         num_classes: at least 1.
         seed: of the weights.
         class_width: channels inside the class branch; None for Ultralytics' choice, which depends on `num_classes`.
+
+    Raises:
+        WeightsRefused: the layers name something else than layers.
     """
+    check_layers(layers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network: Network = DetectionModel({**copy.deepcopy(layers), "nc": num_classes}, verbose=False)

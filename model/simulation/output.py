@@ -26,5 +26,5 @@ def write_report(results: Results, folder: Path) -> dict[str, Path]:
     write_whole(files["report"], report_page(results).encode())
     if results.groups():
         files["picture"] = folder / PICTURE
-        write_whole(files["picture"], curves_picture(results))
+        write_whole(files["picture"], curves_picture(results).file("png"))
     return files

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from model.simulation.charts import Panel, class_balance, learning_curves
+from model.charts import Panel, Picture, class_balance, learning_curves
 from model.simulation.results import BASELINE, Curve, Point, Results
 from model.simulation.statistics import Interval, Line
 from model.simulation.summary import LEVELS, StrategySummary, full_level, summarise
@@ -16,20 +15,26 @@ _REGIME = 0.1
 """Share of full supervision that labels have to be worth, beyond the initial set, for curves to mean something."""
 _NOTHING = "not reached"
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #111827; background: #fff; margin: 2rem auto; max-width: 68rem;
-  padding: 0 1rem; }
+:root { color-scheme: light dark; --ink: #111827; --quiet: #4b5563; --paper: #fff; --line: #e5e7eb; --note: #fff7ed;
+  --good: #00694c; --bad: #a13d00; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8eaee; --quiet: #a8b0bd; --paper: #14171d; --line: #303642;
+  --note: #2c2118; --good: #4fcf9f; --bad: #ff9d66; --chart-ink: #e8eaee; --chart-quiet: #a8b0bd; --chart-grid: #303642;
+  --chart-paper: #14171d; --chart-series-0: #9aa3b2; --chart-series-1: #4fa8e8; --chart-series-2: #ff8a4c;
+  --chart-series-3: #34c99a; --chart-series-7: #c79a4a; } }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 2rem auto;
+  max-width: 68rem; padding: 0 1rem; }
 h1 { font-size: 1.6rem; margin-bottom: 0.2rem; } h2 { font-size: 1.15rem; margin: 2rem 0 0.5rem; }
-.facts, .small { color: #4b5563; font-size: 0.9rem; } .verdicts { font-size: 1.1rem; padding-left: 1.2rem; }
-.warning { border-left: 4px solid #d55e00; padding: 0.4rem 0.8rem; background: #fff7ed; }
-img { max-width: 100%; height: auto; } .scroll { overflow-x: auto; }
+.facts, .small { color: var(--quiet); font-size: 0.9rem; } .verdicts { font-size: 1.1rem; padding-left: 1.2rem; }
+.warning { border-left: 4px solid #d55e00; padding: 0.4rem 0.8rem; background: var(--note); }
+.chart { display: block; width: 100%; min-width: 40rem; height: auto; } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.92rem; }
-th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid #e5e7eb; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } td.good { color: #00694c; font-weight: 600; }
-td.bad { color: #a13d00; font-weight: 600; }
+th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; } td.good { color: var(--good); font-weight: 600; }
+td.bad { color: var(--bad); font-weight: 600; }
 """
 
 
-def curves_picture(results: Results, *, format: str = "png") -> bytes:
+def curves_picture(results: Results) -> Picture:
     """Learning curves, mean and 95 % band, over images and over boxes."""
     groups = results.groups()
     several = len({losses for _, losses in groups}) > 1
@@ -49,10 +54,10 @@ def curves_picture(results: Results, *, format: str = "png") -> bytes:
         Panel("labelled images", "mAP50 on held-out images", lines(Curve.by_labels), levels),
         Panel("labelled boxes", "mAP50 on held-out images", lines(Curve.by_boxes), levels),
     ]
-    return learning_curves(panels, format=format)
+    return learning_curves(panels)
 
 
-def balance_picture(results: Results, *, format: str = "svg") -> bytes:
+def balance_picture(results: Results) -> Picture:
     """Shares of the classes among the labelled boxes, per strategy and cycle, summed over seeds."""
     groups = results.groups()
     several = len({losses for _, losses in groups}) > 1
@@ -65,7 +70,7 @@ def balance_picture(results: Results, *, format: str = "svg") -> bytes:
             for step in range(length)
         ]
         shares[_title(strategy, losses, several)] = [_shares(row) for row in counts]
-    return class_balance(shares, classes, truth=_shares(results.data["pool_class_counts"]), format=format)
+    return class_balance(shares, classes, truth=_shares(results.data["pool_class_counts"]))
 
 
 def report_page(results: Results) -> str:
@@ -82,7 +87,7 @@ def report_page(results: Results) -> str:
     if summaries:
         parts += [
             "<h2>Learning curves</h2>",
-            _picture(curves_picture(results, format="svg"), "Learning curves over labelled images and boxes"),
+            _picture(curves_picture(results), "curves", "Learning curves over labelled images and boxes"),
             '<p class="small">Points are means over seeds, bands their 95 % intervals (Student\'s t). Every strategy '
             "starts from the same images and trains with the same seeds, always from the same base weights.</p>",
             "<h2>Against random order, and against everything labelled</h2>",
@@ -91,7 +96,9 @@ def report_page(results: Results) -> str:
             "paired by seed, with 95 % intervals; coloured where the interval excludes zero. Labels and boxes to a "
             "share of full supervision are read off the mean curve.</p>",
             "<h2>Class balance of what was labelled</h2>",
-            _picture(balance_picture(results), "Share of each class among the labelled boxes, cycle by cycle"),
+            _picture(
+                balance_picture(results), "balance", "Share of each class among the labelled boxes, cycle by cycle"
+            ),
             "<h2>Classes at the end</h2>",
             _per_class(results, several),
         ]
@@ -266,7 +273,6 @@ def _title(strategy: str, losses: str, several: bool) -> str:
     return f"{strategy}, losses {losses}" if several else strategy
 
 
-def _picture(svg: bytes, text: str) -> str:
-    # As an image of its own: two drawings in one page would share the names of their parts.
-    data = base64.b64encode(svg).decode()
-    return f'<img alt="{escape(text)}" src="data:image/svg+xml;base64,{data}">'
+def _picture(picture: Picture, name: str, text: str) -> str:
+    drawn = picture.inline(name=name, title=text, description="The tables below have the numbers.")
+    return f'<div class="scroll">{drawn}</div>'

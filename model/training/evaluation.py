@@ -91,6 +91,21 @@ def evaluate(
         batch_size: images read and predicted at once.
         on_progress: called after each batch; what it raises ends the evaluation.
     """
+    evaluated, found, skipped = detect_all(detector, dataset, batch_size=batch_size, on_progress=on_progress)
+    return score(evaluated, found, dataset.classes, detector.classes, skipped=skipped)
+
+
+def detect_all(
+    detector: Detector,
+    dataset: DetectionDataset,
+    *,
+    batch_size: int = 8,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> tuple[list[LabelledImage], list[Detections], tuple[str, ...]]:
+    """What an evaluation compares: the images that could be read, the detections of each, and why others could not.
+
+    Arguments as `evaluate`.
+    """
     evaluated: list[LabelledImage] = []
     found: list[Detections] = []
     skipped: list[str] = []
@@ -105,7 +120,7 @@ def evaluate(
             if on_progress is not None and (done % batch_size == 0 or done == len(dataset)):
                 share = done / len(dataset)
                 on_progress(Progress(phase="evaluate", iteration=done, iterations=len(dataset), epoch=share))
-    return score(evaluated, found, dataset.classes, detector.classes, skipped=tuple(skipped))
+    return evaluated, found, tuple(skipped)
 
 
 def score(

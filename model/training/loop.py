@@ -16,6 +16,7 @@ from model.training.averaging import WeightAverage
 from model.training.checkpoint import Checkpoint, identity
 from model.training.config import Progress, TrainingConfig, TrainingReport
 from model.training.optimization import build_optimizer, mixed_precision_type, rate_factor
+from model.training.peers import Peers, is_out_of_memory
 from model.training.sampling import Batch, BatchSampler
 from model.training.selection import Judge, Selection
 from model.training.statistics import (
@@ -75,6 +76,9 @@ def train(
 ) -> tuple[nn.Module, TrainingReport]:
     """Train for `config.iterations` steps: AdamW, linear warm-up, cosine decay, clipped gradients, averaged weights.
 
+    In a process group (`Peers`) every process calls this alike, with `config.batch_size` images of its own in a step;
+    weights and report of process 0 count.
+
     Args:
         network: trained in place; its module is left at the last, not averaged, weights.
         sampler: source of batches.
@@ -94,10 +98,11 @@ def train(
         ModelError: the loss is not finite.
         NotEnoughLabels: no image can be read.
     """
-    run = _Run(network, sampler, config, learning_rate, frozen_blocks, device, judge)
+    peers = Peers.here()
+    run = _Run(network, sampler, config, learning_rate, frozen_blocks, device, judge, peers)
     # Some networks draw random numbers from torch's global state; the caller's stays as it was.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.seed + peers.rank)
         return run.go(on_progress, on_step)
 
 
@@ -111,8 +116,10 @@ class _Run:
         frozen_blocks: int,
         device: torch.device,
         judge: Judge | None,
+        peers: Peers,
     ) -> None:
         self.network, self.sampler, self.config, self.device = network, sampler, config, device
+        self.peers = peers
         self.frozen = list(network.blocks[:frozen_blocks])
         self.batch_size = max(1, config.batch_size)
         self.halved = False
@@ -125,7 +132,7 @@ class _Run:
         for block in self.frozen:
             block.requires_grad_(False)
         self.fixed_norms = norms_to_fix(network.module)  # before a resumed training's are read
-        parts = (sampler.identity(), learning_rate, frozen_blocks, judge.identity if judge else None)
+        parts = (sampler.identity(), learning_rate, frozen_blocks, judge.identity if judge else None, peers.size)
         name = "" if config.checkpoint is None else identity(config, *parts, module=network.module)
         if config.shrink_and_perturb is not None:
             fixed_norms = self.batch_size < SMALLEST_BATCH_FOR_NORM
@@ -155,7 +162,12 @@ class _Run:
         self._restore()
         while self.done < total and not self.selection.exhausted():
             batches = self.sampler.batches(
-                self.done, total, self.batch_size, mosaic_until=total - total // 5, workers=self.config.workers
+                self.done,
+                total,
+                self.batch_size,
+                mosaic_until=total - total // 5,
+                workers=self.config.workers,
+                share=(self.peers.rank, self.peers.size),
             )
             self._training_mode()
             try:
@@ -188,15 +200,19 @@ class _Run:
                 torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []),
                 buffers_kept(self.average.module),
             ):
-                self._take_statistics()
-                self.selection.look(self.done, self.average.module, on_progress)
+                if self.peers.first:
+                    self._take_statistics()
+                    self.selection.look(self.done, self.average.module, on_progress)
+            counters = self.peers.from_first(self.selection.counters())
+            if not self.peers.first:
+                self.selection.restore(counters, {})
 
     def _take_statistics(self) -> None:
         """Fit the averaged module's normalisations to its weights, on single images as in prediction."""
         self._training_mode()  # a training that had ended when it was resumed never entered it
         count = min(max(1, IMAGES // self.batch_size), max(1, self.config.iterations // 10))
         batches = (
-            self.sampler.batch(self.config.iterations + number, self.batch_size, use_mosaic=False)
+            self.sampler.batch(self.config.iterations * self.peers.size + number, self.batch_size, use_mosaic=False)
             for number in range(count)
         )
         names = learning_norms(self.network.module)
@@ -217,7 +233,11 @@ class _Run:
 
     def _save(self, elapsed: float) -> None:
         last = self.done == self.config.iterations or self.selection.exhausted()
-        if self.checkpoint is None or not (last or self.done % max(1, self.config.checkpoint_every) == 0):
+        if (
+            self.checkpoint is None
+            or not self.peers.first
+            or not (last or self.done % max(1, self.config.checkpoint_every) == 0)
+        ):
             return
         self._mean_loss(self.losses[-LOSS_WINDOW:])  # weights that diverged are not worth keeping
         counters = {
@@ -254,15 +274,21 @@ class _Run:
         factor = rate_factor(index, self.config.iterations)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
-        loss = self._loss(batch)
-        self.scaler.scale(loss).backward()
+        parameters = self.network.module.parameters()
+        loss = self.peers.step(lambda: self._backward(batch), parameters, self.device)
+        self.peers.average_buffers(getattr(self.network, "loss_state", None))
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.network.module.parameters(), MAX_GRADIENT_NORM)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(self.network.module)
-        self.losses.append(loss.detach())
+        self.losses.append(loss)
+
+    def _backward(self, batch: Batch) -> Tensor:
+        loss = self._loss(batch)
+        self.scaler.scale(loss).backward()
+        return loss.detach()
 
     def _training_mode(self) -> None:
         """Train mode, but with fixed statistics in frozen blocks, and in all trained norms when the batch is small."""
@@ -303,7 +329,7 @@ class _Run:
             phase="train",
             iteration=done,
             iterations=total,
-            epoch=done * self.batch_size / len(self.sampler.store),
+            epoch=done * self.batch_size * self.peers.size / len(self.sampler.store),
             loss=self.shown,
             eta_seconds=elapsed / here * (total - done) if here >= 3 else None,
         )
@@ -317,7 +343,7 @@ class _Run:
             notes.append(self.checkpoint.problem)
         return TrainingReport(
             iterations=len(self.losses),
-            batch_size=self.batch_size,
+            batch_size=self.batch_size * self.peers.size,
             frozen_blocks=len(self.frozen),
             seconds=self.seconds_before + seconds,
             first_loss=self._mean_loss(self.losses[:tenth]),
@@ -328,11 +354,3 @@ class _Run:
             kept_iteration=self.selection.best_step,
             evaluations=tuple(self.selection.looks),
         )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out, on a GPU or in the process."""
-    text = str(error).lower()
-    return (
-        isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "out of memory" in text or "can't allocate" in text
-    )

@@ -163,7 +163,14 @@ class BatchSampler:
         self._dataset = dataset
 
     def batches(
-        self, start: int, stop: int, batch_size: int, *, mosaic_until: int, workers: int = 2
+        self,
+        start: int,
+        stop: int,
+        batch_size: int,
+        *,
+        mosaic_until: int,
+        workers: int = 2,
+        share: tuple[int, int] = (0, 1),
     ) -> Generator[Batch, None, None]:
         """Batches `start` to `stop` (exclusive), in order, prepared ahead by `workers` threads (0: inline).
 
@@ -173,10 +180,15 @@ class BatchSampler:
             batch_size: images per batch.
             mosaic_until: from this batch on, images come alone, as they will in prediction.
             workers: threads.
+            share: (rank, size) of this process among those that take a batch each in every step.
         """
+        rank, size = share
+
+        def read(index: int) -> Batch:
+            return self.batch(index * size + rank, batch_size, use_mosaic=index < mosaic_until)
+
         if workers <= 0:
-            for index in range(start, stop):
-                yield self.batch(index, batch_size, use_mosaic=index < mosaic_until)
+            yield from map(read, range(start, stop))
             return
         pending: deque[Future[Batch]] = deque()
         pool = ThreadPoolExecutor(workers, thread_name_prefix="augment")
@@ -184,7 +196,7 @@ class BatchSampler:
             upcoming = iter(range(start, stop))
             while True:
                 while len(pending) < 2 * workers and (number := next(upcoming, None)) is not None:
-                    pending.append(pool.submit(self.batch, number, batch_size, use_mosaic=number < mosaic_until))
+                    pending.append(pool.submit(read, number))
                 if not pending:
                     return
                 yield pending.popleft().result()

@@ -358,6 +358,23 @@ def test_wrong_extra_params_are_refused(bad: object) -> None:
         parse_extra_params(bad, LearningSettings())
 
 
+@pytest.mark.parametrize(
+    "detector",
+    ["/srv/models/theirs.yaml", "../theirs.yaml", "theirs.pt", "https://x.test/a.yaml", "a\\b", "", "~"],
+)
+def test_a_project_cannot_name_a_file_of_this_machine(detector: str) -> None:
+    from al_backend.extra_params import parse_extra_params
+    from al_backend.settings import LearningSettings
+
+    with pytest.raises(ConfigError, match="only AL_DETECTOR may name a file"):
+        parse_extra_params({"AL_DETECTOR": detector}, LearningSettings())
+    if detector:
+        ours = LearningSettings(detector=detector)
+        assert parse_extra_params({"detector": detector}, ours) == {"detector": detector}
+    for named in ("ssd300_vgg16", "yolov8n.yaml"):
+        assert parse_extra_params({"detector": named}, LearningSettings()) == {"detector": named}
+
+
 def test_a_report_without_changes_prints() -> None:
     report = ConnectReport(1, "Reef", "http://b", "Active learning", 2, 3, 4, ("crab",), "v1", (), ("slow",))
     assert str(report).splitlines()[-1] == "  warning: slow"

@@ -9,7 +9,9 @@ import pytest
 from al_backend.cycle import (
     MAX_ATTEMPTS,
     Attempt,
+    CancelledTraining,
     Choose,
+    Promote,
     Publish,
     RankingState,
     Repoint,
@@ -21,6 +23,7 @@ from al_backend.cycle import (
     State,
     Train,
     TrainedOn,
+    counted_from,
     decide,
     is_validation,
     missing_labels,
@@ -224,3 +227,77 @@ def test_the_validation_split_is_stable_and_of_the_right_size() -> None:
     assert 1_800 < len(chosen) < 2_200
     assert chosen != {task for task in range(10_000) if is_validation(task, 0.2, seed=1)}
     assert chosen <= {task for task in range(10_000) if is_validation(task, 0.3, seed=0)}
+
+
+def test_a_version_that_was_never_promoted_comes_before_everything_else() -> None:
+    state = State(active=None, trained_on=trained(1), versions=(V1,), unpromoted=V1)
+    assert decide(snapshot(labels=labels(9)), state, SETTINGS) == [Promote(V1)]
+    assert Promote(V1) not in decide(snapshot(), replace(state, training=True), SETTINGS)  # it may be about to
+
+
+# What a person cancelled
+
+
+def digests(count: int) -> dict[str, str]:
+    return {str(task): digest for task, digest in labels(count).items()}
+
+
+def test_a_cancelled_training_waits_for_as_many_new_labels_as_any_other() -> None:
+    facts, state = settled(trained_on=trained(4, NOON - timedelta(hours=1)))
+    cancelled = CancelledTraining(NOON, digests(7))
+    for count, due in ((7, False), (9, False), (10, True)):
+        actions = decide(replace(facts, labels=labels(count)), replace(state, train_cancelled=cancelled), SETTINGS)
+        assert bool(actions) is due, count
+    assert decide(replace(facts, labels=labels(7)), state, SETTINGS) != []
+    assert missing_labels(labels(8), counted_from(state.trained_on, cancelled), SETTINGS) == 2
+
+
+def test_the_first_training_cancelled_does_not_start_again_by_itself() -> None:
+    state = State(train_cancelled=CancelledTraining(NOON, digests(4)))
+    assert decide(snapshot(labels=labels(6)), state, SETTINGS) == []
+    assert decide(snapshot(labels=labels(7)), state, SETTINGS) != []
+
+
+def test_until_somebody_has_looked_all_labels_count_as_cancelled() -> None:
+    assert decide(snapshot(labels=labels(100)), State(train_cancelled=CancelledTraining(NOON)), SETTINGS) == []
+
+
+@pytest.mark.parametrize(("minutes", "starts"), [(-1, False), (0, False), (1, True)])
+def test_only_a_request_after_the_cancellation_starts_a_training(minutes: int, starts: bool) -> None:
+    facts, state = settled(
+        trained_on=trained(4, NOON - timedelta(hours=1)),
+        train_cancelled=CancelledTraining(NOON, digests(4)),
+        train_requested_at=NOON + timedelta(minutes=minutes),
+    )
+    assert bool(decide(facts, state, SETTINGS)) is starts
+
+
+def test_a_later_training_makes_the_cancellation_history() -> None:
+    facts, state = settled(
+        trained_on=trained(4, NOON + timedelta(hours=1)), train_cancelled=CancelledTraining(NOON, digests(4))
+    )
+    assert decide(replace(facts, labels=labels(7)), state, SETTINGS) == [Train("3 new or changed labels", False)]
+
+
+def test_a_cancelled_ranking_leaves_the_published_one_at_work() -> None:
+    before = RankingState("yolov5n-v0-000000", NOON, (), 0, published=True)
+    facts, state = settled(
+        ranking=before,
+        ranking_cancelled=True,
+        rank_cancelled_at=NOON + timedelta(hours=1),
+        rank_requested_at=NOON + timedelta(minutes=1),
+    )
+    assert decide(facts, state, SETTINGS) == []
+    new = replace(facts, pool=(10, 11, 12))
+    assert decide(new, state, SETTINGS) == [ScoreNew(before.id, (12,))]
+    asked = replace(state, rank_requested_at=NOON + timedelta(hours=2))
+    assert decide(facts, asked, SETTINGS) == [StartRanking(V1)]
+
+
+def test_the_first_ranking_cancelled_starts_again_on_request_only() -> None:
+    facts, state = settled(
+        ranking=None, published=None, ranking_cancelled=True, rank_cancelled_at=NOON, rank_requested_at=NOON
+    )
+    assert decide(facts, state, SETTINGS) == []
+    asked = replace(state, rank_requested_at=NOON + timedelta(hours=2))
+    assert decide(facts, asked, SETTINGS) == [StartRanking(V1)]

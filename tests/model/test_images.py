@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -205,6 +207,22 @@ class TestUnreadable:
             read(png(11_000, 10_000))
         with pytest.raises(ImageUnreadable, match="too large"):
             read(png(100_000, 100_000))
+
+    @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
+    def test_a_bomb_beside_the_pixels_is_not_unpacked(self, kind: bytes) -> None:
+        packed = zlib.compress(b"\0" * 120_000_000, 9)
+        head = {b"zTXt": b"k\0\0", b"iTXt": b"k\0\1\0\0\0", b"iCCP": b"k\0\0"}[kind]
+        small = encode(Image.fromarray(picture()))
+        body = head + packed
+        chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        tracemalloc.start()
+        try:
+            with contextlib.suppress(ImageUnreadable):
+                load_image(small[:33] + chunk + small[33:])  # after the header
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 80_000_000
 
     def test_the_limit_is_the_callers(self) -> None:
         data = encode(Image.fromarray(picture()))

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import base64
+import hmac
+import re
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from flask.testing import FlaskClient
 
+from al_backend import __version__
 from al_backend.errors import ConfigError
 from al_backend.http.app import create_app
 from al_backend.registry import Registry
@@ -148,3 +154,115 @@ def test_a_secret_alone_protects_the_webhook_and_warns(tmp_path: Path, caplog: p
 def test_half_a_password_is_no_password(tmp_path: Path, given: dict[str, str], missing: str) -> None:
     with pytest.raises(ConfigError, match=f"{missing} is not"):
         create_app(make_settings(tmp_path, **given))
+
+
+def every_route(client: FlaskClient) -> list[tuple[str, str]]:
+    """Method and path of every route that the app knows today, whatever it will be tomorrow."""
+    return sorted(
+        (method, re.sub(r"<[^>]*>", "1", rule.rule))
+        for rule in client.application.url_map.iter_rules()
+        for method in rule.methods or ()
+    )
+
+
+def test_no_route_but_health_is_open(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, basic_auth_user="ann", basic_auth_pass="a long password")
+    client = create_app(settings).test_client()
+    routes = every_route(client)
+    assert {path for _, path in EVERY_ROUTE} - {"/nowhere"} <= {path for _, path in routes}
+
+    asked = {(method, path): client.open(path, method=method).status_code for method, path in routes}
+
+    assert {path for (_, path), found in asked.items() if found != 401} == OPEN
+
+
+@pytest.mark.parametrize("path", ["//jobs", "/./jobs", "/jobs/", "/JOBS", "/jobs\0", "/health/../jobs", "/health/jobs"])
+def test_another_spelling_of_a_route_is_not_open_either(tmp_path: Path, path: str) -> None:
+    settings = make_settings(tmp_path, basic_auth_user="ann", basic_auth_pass="a long password")
+    answer = create_app(settings).test_client().get("/", environ_overrides={"PATH_INFO": path})
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("user", "password"), [("ann", "wrong"), ("bob", "a long password"), ("bob", "wrong"), ("", "")]
+)
+def test_user_and_password_are_compared_in_constant_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: str, password: str
+) -> None:
+    """Both are, whatever the first one says: time tells neither how much of a secret was right nor which of them."""
+    settings = make_settings(tmp_path, basic_auth_user="ann", basic_auth_pass="a long password")
+    compared: list[bytes] = []
+
+    def compare(found: bytes, expected: bytes) -> bool:
+        compared.append(expected)
+        return hmac.compare_digest(found, expected)
+
+    monkeypatch.setattr("al_backend.http.auth.hmac", SimpleNamespace(compare_digest=compare))
+
+    assert status(settings, "GET", "/versions", basic(user, password)) == 401
+    assert set(compared) == {b"ann", b"a long password"}
+
+
+def test_the_bearer_is_compared_in_constant_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = make_settings(tmp_path, webhook_secret="the secret of the hook")
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return hmac.compare_digest(one, other)
+
+    monkeypatch.setattr("al_backend.http.auth.hmac", SimpleNamespace(compare_digest=compare))
+
+    assert status(settings, "POST", "/webhook", "Bearer the secret of the hooks") == 401
+    assert {expected for _, expected in compared} == {b"the secret of the hook"}
+
+
+def test_the_password_cannot_be_guessed_from_the_derived_secret_at_speed(tmp_path: Path) -> None:
+    """Members of a project can read the webhook's header, so that the way back to the password has to be slow."""
+    began = time.perf_counter()
+    for number in range(3):
+        assert make_settings(tmp_path, basic_auth_user="a", basic_auth_pass=f"guess {number}").webhook_bearer
+    assert (time.perf_counter() - began) / 3 > 0.02
+
+
+def test_wrong_passwords_are_told_to_the_log_without_flooding_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = make_settings(tmp_path, basic_auth_user="ann", basic_auth_pass="a long password")
+    client = create_app(settings).test_client()
+    for number in range(50):
+        client.get("/jobs", headers={"Authorization": basic("ann", f"guess {number}")})
+    client.get("/jobs")  # no password is no wrong one: every browser begins so
+
+    lines = [record.getMessage() for record in caplog.records if "Wrong password" in record.getMessage()]
+    assert len(lines) == 1
+    assert "127.0.0.1" in lines[0]
+    assert "guess" not in caplog.text
+    metrics = client.get("/metrics", headers={"Authorization": basic("ann", "a long password")}).text
+    assert 'al_backend_requests_total{method="GET",route="/jobs",status="401"} 51.0' in metrics
+
+
+def test_wrong_passwords_lock_nobody_out(tmp_path: Path) -> None:
+    """Label Studio and a guesser may share an address; a lock would be a way to switch the backend off."""
+    settings = make_settings(tmp_path, basic_auth_user="ann", basic_auth_pass="a long password")
+    client = create_app(settings).test_client()
+    for _ in range(200):
+        assert client.get("/versions", headers={"Authorization": basic("ann", "wrong")}).status_code == 401
+    assert client.get("/versions", headers={"Authorization": basic("ann", "a long password")}).status_code == 200
+
+
+@pytest.mark.parametrize(("password", "warned"), [("short", True), ("a long password", False)])
+def test_a_short_password_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, password: str, warned: bool
+) -> None:
+    create_app(make_settings(tmp_path, basic_auth_user="ann", basic_auth_pass=password))
+    assert ("take a longer one" in caplog.text) is warned
+    assert password not in caplog.text
+
+
+def test_health_tells_its_version_to_those_who_may_know(tmp_path: Path) -> None:
+    protected = create_app(make_settings(tmp_path, basic_auth_user="ann", basic_auth_pass="secret")).test_client()
+    assert protected.get("/health").json == {"status": "UP", "model_class": "ActiveLearningBackend"}
+    known = protected.get("/", headers={"Authorization": basic("ann", "secret")})
+    assert known.json == {"status": "UP", "model_class": "ActiveLearningBackend", "version": __version__}
+    assert create_app(make_settings(tmp_path)).test_client().get("/health").json == known.json

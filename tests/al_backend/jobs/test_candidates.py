@@ -152,7 +152,7 @@ def step(here: Context, settings: LearningSettings) -> list[cycle.Action]:
     actions = cycle.decide(snapshot, read_state(here, PROJECT), settings)
     for action in actions:
         if not isinstance(action, cycle.Publish):
-            perform(here, PROJECT, action, Observation(snapshot, tasks, config), settings)
+            perform(here, PROJECT, action, Observation(snapshot, tasks, config), settings, NOON)
     return actions
 
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from al_backend.cycle import is_validation
+from al_backend.errors import ImageUnavailable
 from al_backend.jobs.dataset import ProjectLabels, read_labels
 from al_backend.labelstudio.codec import label_digest
 from al_backend.labelstudio.images import ImageSource
@@ -163,3 +164,22 @@ def test_progress_reaches_the_number_of_tasks(images: ImageSource) -> None:
         on_progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(64, 70), (70, 70)]
+
+
+class ServerAway:
+    """An image source whose server may be away for good or for a moment."""
+
+    def __init__(self, *, passing: bool) -> None:
+        self._passing = passing
+
+    def fetch_many(self, items: Any) -> dict[int, ImageUnavailable]:
+        return {number: ImageUnavailable("answered 500.", passing=self._passing) for number, _ in items}
+
+
+@pytest.mark.parametrize("passing", [True, False])
+def test_a_label_whose_image_is_away_for_a_moment_stays_to_be_used(passing: bool) -> None:
+    source: Any = ServerAway(passing=passing)
+    labels = read_labels([task(5, annotation())], CONFIG, source, validation_share=0.2, seed=0)
+    assert set(labels.digests) == {5}
+    assert set(labels.used) == (set() if passing else {5})
+    assert problems(labels) == ["Task 5: answered 500."]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from rq.job import Job
 
 from al_backend.jobs.queues import QueueName, Queues
 from al_backend.jobs.rq_workers import WarmWorker
@@ -15,7 +16,10 @@ def taken(queues: Queues, kind: str, waiting: list[QueueName]) -> list[str]:
     """The queues of all waiting jobs, in the order in which a worker of this kind finishes them."""
     jobs = [queues.queue(name).enqueue("builtins.abs", -number) for number, name in enumerate(waiting)]
     worker = WarmWorker(
-        [queues.queue(name) for name in GROUPS[kind]], connection=queues.connection, serializer=queues.serializer
+        [queues.queue(name) for name in GROUPS[kind]],
+        connection=queues.connection,
+        serializer=queues.serializer,
+        job_class=Job,  # ours would refuse the stand-in
     )
     worker.work(burst=True, logging_level="ERROR")
     began = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from al_backend.errors import LabelConfigError
@@ -90,3 +92,40 @@ def test_refusals_say_what_was_found(xml: str, found: str) -> None:
 def test_a_refusal_says_what_is_needed() -> None:
     with pytest.raises(LabelConfigError, match=r"this backend needs a <RectangleLabels .* value=\"\$\.\.\"/>\.$"):
         parse_labeling_config("<View/>")
+
+
+BOMB = (
+    '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">'
+    + "".join(f'<!ENTITY {new} "{f"&{old};" * 10}">' for old, new in zip("abcdefgh", "bcdefghi", strict=True))
+    + "]><View>&i;</View>"
+)
+
+
+@pytest.mark.parametrize(
+    "xml",
+    [
+        BOMB,
+        '<?xml version="1.0" encoding="utf-16"?>' + BOMB,
+        '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><View>&a;</View>',
+        '<!DOCTYPE x SYSTEM "http://127.0.0.1:9/x.dtd"><View/>',
+        "<View>&xxe;</View>",
+        "<View>" * 100_000,
+        "<View>" * 60_000 + "</View>" * 60_000,
+        '<View a="' + "x" * 2_000_000 + '"/>',
+        "<View " + " ".join(f'a{number}="1"' for number in range(50_000)) + "/>",
+    ],
+)
+def test_xml_that_attacks_is_refused_at_once(xml: str) -> None:
+    began = time.perf_counter()
+    with pytest.raises(LabelConfigError) as refused:
+        parse_labeling_config(xml)
+    assert time.perf_counter() - began < 2
+    assert len(str(refused.value)) < 1000
+    assert "root:" not in str(refused.value)
+
+
+def test_a_config_with_very_many_labels_is_short_enough() -> None:
+    labels = "".join(f'<Label value="species number {number}" background="#a0a0a0"/>' for number in range(5000))
+    rectangle = f'<RectangleLabels name="r" toName="i">{labels}</RectangleLabels>'
+    config = parse_labeling_config(f'<View><Image name="i" value="$image"/>{rectangle}</View>')
+    assert len(config.labels) == 5000

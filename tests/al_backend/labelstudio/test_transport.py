@@ -289,3 +289,47 @@ def test_a_version_that_does_not_hold_is_an_error() -> None:
     project = {"id": 1, "model_version": "other", "sampling": "Uncertainty sampling"}
     with pytest.raises(LabelStudioError, match="now has 'other' and 'Uncertainty sampling'"):
         client(lambda _: httpx.Response(200, json=project)).publish_model_version(1, "v1")
+
+
+def test_items_that_got_lost_on_the_way_are_sent_again_and_invalid_ones_are_not_forever() -> None:
+    stored: dict[int, dict[str, Any]] = {}
+    sent: list[list[int]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/model-versions"):
+            return httpx.Response(200, json={"v1": len(stored)})
+        if request.url.path == "/api/predictions/":
+            return httpx.Response(200, json=list(stored.values()))
+        if request.url.path == "/api/tasks":
+            return httpx.Response(200, json={"tasks": []})
+        items = json.loads(request.content)
+        sent.append([item["task"] for item in items])
+        # Task 1 gets lost the first time, task 2 is never accepted.
+        kept = [item for item in items if item["task"] != 2 and not (item["task"] == 1 and len(sent) == 1)]
+        for item in kept:
+            row = {"id": item["task"], "created_at": "2026-01-01T00:00:00Z"}
+            stored[item["task"]] = row | item
+        return httpx.Response(201, json={"created": len(kept)})
+
+    items: list[dict[str, Any]] = [
+        {"task": task, "result": [], "score": 0.5, "model_version": "v1"} for task in (1, 2, 3)
+    ]
+    report = client(answer).import_predictions(7, items, pause=0)
+    assert sent == [[1, 2, 3], [1, 2]]
+    assert (report.created, report.dropped) == (2, (2,))
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["v1,v10", "v10, v1", ["v1", "v10"], ", ".join(f"old{number:03d}" for number in range(70))[:500]],
+    ids=["SQLite", "PostgreSQL", "list", "cut off"],
+)
+def test_names_of_versions_are_told_apart_in_every_form_of_the_cell(cell: object) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/api/predictions/":
+            row = {"id": 1, "task": 3, "model_version": "v10", "score": 0.5, "created_at": "2026-01-01T00:00:00Z"}
+            return httpx.Response(200, json=[row])
+        return httpx.Response(200, json={"tasks": [{"id": 3, "predictions_model_versions": cell}]})
+
+    assert client(answer).tasks_with_version(7, "v10") == {3}
+    assert client(answer).tasks_with_version(7, "v0") == set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -293,6 +294,38 @@ def test_cleanup_removes_only_old_leftovers(tmp_path: Path, weights: Path) -> No
     assert registry.cleanup(7, older_than=timedelta(0)) == ["projects/7/rankings/r1"]
     assert [version.name for version in registry.versions(7)] == ["d-v1-a"]
     assert registry.read_document(7, "state") == {"a": 1}
+
+
+@pytest.mark.parametrize("name", ["../../../evil", "/tmp/evil", "a/../../evil", "..", "", "a\\..\\evil", "a\0b"])
+def test_a_manifest_cannot_name_files_outside_its_folder(
+    registry: Registry, weights: Path, tmp_path: Path, name: str
+) -> None:
+    """Who may write a bucket is not allowed to write on the machines that read it."""
+    registry.add_version(a_version(), weights)
+    path = "projects/7/versions/yolov5n-v1-abcdef/manifest.json"
+    manifest = json.loads(registry._storage.read(path) or b"")
+    manifest["files"][name] = {"size": 4, "sha256": "0" * 64}
+    registry._storage.write(path, json.dumps(manifest).encode())
+    with pytest.raises(RegistryError, match="is no path inside"):
+        reopened(registry, tmp_path).fetch_version(7, "yolov5n-v1-abcdef")
+    assert [item for item in tmp_path.rglob("*evil*") if item.is_file()] == []
+
+
+@pytest.mark.parametrize("name", ["../x", "..", "/etc/passwd", "a/b", "a\\b", "", ".hidden", "a\0", "x" * 300])
+def test_names_cannot_leave_their_folder(registry: Registry, weights: Path, name: str) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: registry.version(7, name),
+        lambda: registry.fetch_version(7, name),
+        lambda: registry.promote(7, name, reason="x"),
+        lambda: registry.add_version(a_version(name), weights),
+        lambda: registry.ranking(7, name),
+        lambda: registry.read_document(7, name),
+        lambda: registry.write_document(7, name, {}),
+        lambda: registry.delete_document(7, name),
+    ]
+    for call in calls:
+        with pytest.raises(RegistryError, match="cannot be stored"):
+            call()
 
 
 @pytest.mark.parametrize("kind", ["memory", "s3"])

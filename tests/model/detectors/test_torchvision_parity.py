@@ -34,7 +34,6 @@ Noise = Callable[..., NDArray[np.uint8]]
 
 SHAPES = [(72, 96), (96, 72), (128, 128), (200, 130), (48, 300), (64, 64), (333, 500), (37, 41), (90, 160), (300, 300)]
 IMAGES = 50
-LIGHT = ("ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_fpn")
 PROPOSALS = 60
 """Per image, to keep Faster R-CNN's box head small."""
 NO_LIMIT = 10_000
@@ -133,16 +132,19 @@ def differing_boxes(found: Detections, theirs: dict[str, Tensor], side: int) -> 
 
 @pytest.mark.parametrize(("classes", "min_score", "moved"), [(5, 0.5, False), (1, 0.4, False), (5, 0.05, True)])
 @pytest.mark.parametrize(
-    "architecture",
+    ("architecture", "images"),
     [
-        pytest.param("ssd300_vgg16", marks=pytest.mark.slow),
-        "ssdlite320_mobilenet_v3_large",
-        pytest.param("fasterrcnn_resnet50_fpn_v2", marks=pytest.mark.slow),
-        "fasterrcnn_mobilenet_v3_large_fpn",
+        ("ssdlite320_mobilenet_v3_large", IMAGES),
+        ("fasterrcnn_mobilenet_v3_large_fpn", IMAGES),
+        # These take seconds an image.
+        pytest.param("ssd300_vgg16", IMAGES // 5, marks=pytest.mark.slow),
+        pytest.param("ssd300_vgg16", IMAGES, marks=pytest.mark.long),
+        pytest.param("fasterrcnn_resnet50_fpn_v2", IMAGES // 5, marks=pytest.mark.slow),
+        pytest.param("fasterrcnn_resnet50_fpn_v2", IMAGES, marks=pytest.mark.long),
     ],
 )
 def test_boxes_equal_torchvisions_own_eval_forward(
-    lively_torchvision: Make, noise: Noise, architecture: str, classes: int, min_score: float, moved: bool
+    lively_torchvision: Make, noise: Noise, architecture: str, images: int, classes: int, min_score: float, moved: bool
 ) -> None:
     # Enough for winners above 0.5, but not so much that scores saturate and tie.
     spread = 6.0 if architecture.startswith("fasterrcnn") else 2.0
@@ -152,7 +154,6 @@ def test_boxes_equal_torchvisions_own_eval_forward(
     if moved:
         move_losers(network)
     total = differing = 0
-    images = IMAGES if architecture in LIGHT else IMAGES // 5  # the others take seconds an image
     for seed in range(images):
         image = noise(*SHAPES[seed % len(SHAPES)], seed)
         theirs = torchvision_boxes(network, detector, image)

@@ -31,7 +31,7 @@ class Case:
     image_size: int
     iterations: int
     batch_size: int = 8
-    freeze: int = 0
+    learning_rate: float | None = None
     held_out: float = 0.0
     """That mAP50 on other images has to exceed."""
 
@@ -40,14 +40,22 @@ CASES = [
     Case("yolov5n", 160, iterations=60, held_out=0.3),
     # From random weights sixteen images teach little about others.
     Case("ssdlite320_mobilenet_v3_large", 160, iterations=80, held_out=0.003),
+    Case("fasterrcnn_mobilenet_v3_large_fpn", 192, iterations=360, batch_size=4, learning_rate=1e-3, held_out=0.003),
 ]
+LONG = {"fasterrcnn_mobilenet_v3_large_fpn"}
 
 
 def scenes(folder: Path, count: int, size: int, seed: int) -> DetectionDataset:
     return write_reef(folder, count, seed=seed, size=(size, size), species=SPECIES, empty_share=0.0, burst_share=0.0)
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.architecture for case in CASES])
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.architecture, marks=pytest.mark.long if case.architecture in LONG else ())
+        for case in CASES
+    ],
+)
 def test_sixteen_images_are_learned_by_heart(case: Case, tmp_path: Path) -> None:
     train = scenes(tmp_path / "train", 16, case.image_size, seed=1)
     held_out = scenes(tmp_path / "held-out", 16, case.image_size, seed=2)
@@ -57,7 +65,8 @@ def test_sixteen_images_are_learned_by_heart(case: Case, tmp_path: Path) -> None
     config = TrainingConfig(
         iterations=case.iterations,
         batch_size=case.batch_size,
-        freeze=case.freeze,
+        learning_rate=case.learning_rate,
+        freeze=0,
         augmentation=Augmentation.none(),
         workers=0,
     )

@@ -1,0 +1,299 @@
+"""The command `simulate`: from its arguments to an experiment, and how far that is while it runs."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from al_backend.errors import BackendError, ConfigError
+from al_backend.settings import LearningSettings
+from model.acquisition.strategy import StrategyConfig
+from model.detectors.factory import ULTRALYTICS_SUFFIXES, architectures, find_base
+from model.errors import ModelError
+from model.simulation.cell import Experiment
+from model.simulation.data import REEF_COUNT, SimulationData, directory_data, reef_data
+from model.simulation.detectors import FactoryDetectors
+from model.simulation.output import write_report
+from model.simulation.plan import DIVERSITY_SUFFIX, Plan, parse_strategy
+from model.simulation.report import notes
+from model.simulation.results import BASELINE, collect
+from model.simulation.runner import SimulationProgress, run_experiment
+from model.simulation.statistics import Interval
+from model.simulation.summary import summarise
+from model.training.config import TrainingConfig
+from model.training.loss_config import LossConfig
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from al_backend.cli.output import Doors
+
+LOSSES = {"library": LossConfig(), "huale": LossConfig.huale()}
+_REEF = re.compile(r"reef(?::(\d+))?")
+_REEF_SIZE = 640
+_LINE_EVERY = 10.0
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line said; None takes the environment's setting.
+
+    Attributes:
+        dataset: `reef`, `reef:COUNT`, or the path of a VOC, COCO or YOLO data set; None with a project.
+        out: folder of the experiment.
+        project: a labelled project of Label Studio instead.
+        detector: architecture.
+        image_size: pixels of the longer side.
+        strategies: comma-separated; None compares the environment's with random order.
+        losses: comma-separated.
+        seeds: how many.
+        cycles: how often each strategy chooses.
+        full: whether everything is trained on, too, as a reference.
+        initial: labels at the start.
+        budget: labels per cycle.
+        iterations: steps of each training.
+        split: of the data set that becomes the pool.
+        test_split: of the data set that is held out.
+        parallel: cells side by side.
+    """
+
+    dataset: str | None
+    out: Path
+    project: int | None = None
+    detector: str | None = None
+    image_size: int | None = None
+    strategies: str | None = None
+    losses: str | None = None
+    seeds: int = 3
+    cycles: int = 5
+    full: bool = True
+    initial: int | None = None
+    budget: int | None = None
+    iterations: int | None = None
+    split: str | None = None
+    test_split: str | None = None
+    parallel: int | None = None
+
+
+def run_simulation(doors: Doors, asked: Asked, console: Console) -> dict[str, Any]:
+    """Run or continue an experiment and write its report.
+
+    Args:
+        doors: settings, which apply as they would to a project; base weights; Label Studio, for a project.
+        asked: see `Asked`.
+        console: for progress.
+
+    Returns:
+        What came out in short, with the paths of the files.
+
+    Raises:
+        ConfigError: an argument or a setting is malformed.
+        BackendError: the data do not allow such an experiment.
+        ModelError: the data cannot be read, or the folder holds another experiment.
+    """
+    settings = _learning(doors, asked)
+    plan = _valid(lambda: make_plan(settings, asked))
+    base = find_base(settings.detector, doors.registry.base_folder)
+    source = FactoryDetectors(settings.detector, settings.image_size, base)
+    with display(console) as show:
+        data = _data(doors, settings, asked, lambda done, total: show("images", done, total, None))
+        experiment = Experiment(plan, data, source, asked.out)
+
+        def progress(now: SimulationProgress) -> None:
+            show(f"trainings: {'; '.join(now.running) or 'done'}", now.done, now.total, now.eta_seconds)
+
+        outcome = _valid(
+            lambda: run_experiment(
+                experiment, device=doors.settings.device, parallel=asked.parallel, on_progress=progress
+            )
+        )
+    results = collect(experiment, outcome)
+    files = write_report(results, asked.out)
+    return {
+        "complete": results.complete,
+        "ended_early": outcome.ended_early,
+        "seconds": round(outcome.seconds, 1),
+        **{kind: str(path) for kind, path in files.items()},
+        "notes": notes(results),
+        "strategies": [asdict(item) for item in summarise(results)],
+    }
+
+
+def make_plan(settings: LearningSettings, asked: Asked) -> Plan:
+    """The experiment's settings: the command line before the environment.
+
+    Raises:
+        ValueError: a name is unknown or a number out of range.
+    """
+    shared = {field.name for field in fields(StrategyConfig)} - {"name", "diversity"}
+    config = StrategyConfig(**{name: getattr(settings, name) for name in shared})
+    own = f"{settings.strategy}{DIVERSITY_SUFFIX if settings.diversity else ''}"
+    names = asked.strategies or ",".join(dict.fromkeys((BASELINE, own)))
+    losses = _names(asked.losses or settings.losses)
+    unknown = [name for name in losses if name not in LOSSES]
+    if unknown:
+        raise ValueError(f"losses are {', '.join(unknown)}, expected names among: {', '.join(LOSSES)}")
+    return Plan(
+        strategies=tuple(parse_strategy(name, config) for name in _names(names)),
+        seeds=tuple(range(asked.seeds)),
+        initial=settings.min_labels if asked.initial is None else asked.initial,
+        budget=settings.budget if asked.budget is None else asked.budget,
+        cycles=asked.cycles,
+        training=TrainingConfig(
+            iterations=settings.iterations if asked.iterations is None else asked.iterations,
+            batch_size=settings.batch_size,
+        ),
+        losses=tuple((name, LOSSES[name]) for name in losses),
+        min_score=settings.measure_threshold,
+        pool_size=settings.pool_size,
+        full=asked.full,
+    )
+
+
+def simulation_text(document: dict[str, Any]) -> RenderableType:
+    """What came out, for people."""
+    summaries: Sequence[dict[str, Any]] = document["strategies"]
+    several = len({item["losses"] for item in summaries}) > 1
+    table = Table(title="mAP50 on held-out images")
+    for name in ("strategy", "seeds", "labels", "boxes", "at the end", "gain per image", "gain per box"):
+        table.add_column(name, justify="left" if name == "strategy" else "right")
+    for item in summaries:
+        labels, boxes, quality = item["last"]
+        title = f"{item['strategy']}, losses {item['losses']}" if several else item["strategy"]
+        table.add_row(
+            escape(title),
+            str(item["seeds"]),
+            f"{labels:,.0f}",
+            f"{boxes:,.0f}",
+            f"{quality:.3f}",
+            _gain(item["gain_labels"]),
+            _gain(item["gain_boxes"]),
+        )
+    parts: list[RenderableType] = [table] if summaries else []
+    prefix = "{losses}: {verdict}" if several else "{verdict}"
+    parts += [escape(prefix.format(**item)) for item in summaries if item["verdict"]]
+    parts += [f"! {escape(note)}" for note in document["notes"]]
+    parts.append(escape(f"Report: {document['report']}"))
+    return Group(*parts)
+
+
+Show = Callable[[str, float, float, "float | None"], None]
+"""Called with what is being done, how much of it is done, how much there is, and the seconds left, if known."""
+
+
+@contextmanager
+def display(console: Console) -> Iterator[Show]:
+    """A moving bar on a terminal; a line now and then where the output is kept."""
+    if not console.is_terminal:
+        yield _lines(console)
+        return
+    columns = (
+        SpinnerColumn(),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar: TaskID = progress.add_task("", total=1, left="")
+
+        def show(what: str, done: float, total: float, left: float | None) -> None:
+            progress.update(bar, description=what, completed=done, total=total, left=_left(left))
+
+        yield show
+
+
+def _lines(console: Console) -> Show:
+    printed_at, printed = float("-inf"), -1.0
+
+    def show(what: str, done: float, total: float, left: float | None) -> None:
+        nonlocal printed_at, printed
+        now = time.monotonic()
+        if done == printed or (now - printed_at < _LINE_EVERY and done < total):
+            return
+        printed_at, printed = now, done
+        text = f"{done:.1f} of {total:.0f}" if done != int(done) else f"{done:.0f} of {total:.0f}"
+        console.print(f"{text} {_left(left)} {what}".replace("  ", " "), markup=False, highlight=False, soft_wrap=True)
+
+    return show
+
+
+def _left(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{rest} s"
+    return f"(about {text} left)"
+
+
+def _learning(doors: Doors, asked: Asked) -> LearningSettings:
+    """The command line before what a connected project overrides before the environment."""
+    record = None if asked.project is None else doors.registry.project(asked.project)
+    own = {"detector": asked.detector, "image_size": asked.image_size}
+    learning = doors.settings.learning.overridden({} if record is None else record.overrides)
+    learning = learning.overridden({name: value for name, value in own.items() if value is not None})
+    if learning.detector not in architectures() and not learning.detector.endswith(ULTRALYTICS_SUFFIXES):
+        raise ConfigError(
+            f"detector is {learning.detector!r}, expected one of: {', '.join(architectures())}; or the path of an "
+            "Ultralytics .yaml file"
+        )
+    return learning
+
+
+def _data(
+    doors: Doors, settings: LearningSettings, asked: Asked, progress: Callable[[int, int], None]
+) -> SimulationData:
+    if (asked.split or asked.test_split) and (asked.dataset is None or _REEF.fullmatch(asked.dataset)):
+        raise ConfigError("Only data sets on disk have splits: leave --split and --test-split out.")
+    if asked.project is not None:
+        from al_backend.labelled_project import read_project
+
+        return read_project(doors.settings, settings, doors.label_studio, asked.project, asked.out / "images", progress)
+    dataset = str(asked.dataset)
+    reef = _REEF.fullmatch(dataset)
+    if reef is not None:
+        size = min(settings.image_size, _REEF_SIZE)
+        return reef_data(asked.out / "reef", int(reef[1] or REEF_COUNT), size=size, progress=progress)
+    if not Path(dataset).exists():
+        raise BackendError(
+            f"{dataset} is neither a file nor a folder; expected a VOC, COCO or YOLO data set, "
+            "or reef:COUNT for generated pictures."
+        )
+    return _valid(lambda: directory_data(Path(dataset), split=asked.split, test_split=asked.test_split))
+
+
+def _valid(make: Callable[[], Value]) -> Value:
+    """What `make` gives; a value that it refuses is the caller's mistake, and told in one sentence."""
+    try:
+        return make()
+    except ModelError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _gain(gain: dict[str, Any] | None) -> str:
+    if gain is None:
+        return ""
+    found = Interval(**gain)
+    if found.low is None or found.high is None:
+        return f"{100 * found.mean:+.2f}"
+    return f"{100 * found.mean:+.2f} ({100 * found.low:+.2f} to {100 * found.high:+.2f})"

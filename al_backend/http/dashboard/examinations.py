@@ -1,0 +1,61 @@
+"""The doctor, asked from the dashboard: in a thread, because it takes seconds, and its last words are kept."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from al_backend.doctor import examine
+from al_backend.errors import BackendError
+from al_backend.jobs.documents import now
+from al_backend.registry import Registry
+from al_backend.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+DOCTOR = "doctor"
+
+
+class Examinations:
+    """Starts examinations, at most one per project at a time in this process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._running: set[int] = set()
+        self._guard = threading.Lock()
+
+    def running(self, project_id: int) -> bool:
+        """Whether the doctor looks at a project now."""
+        with self._guard:
+            return project_id in self._running
+
+    def start(self, registry: Registry, project_id: int) -> bool:
+        """Let the doctor look at a project; False when he does so already."""
+        with self._guard:
+            if project_id in self._running:
+                return False
+            self._running.add(project_id)
+        thread = threading.Thread(target=self._examine, args=(registry, project_id), name="doctor", daemon=True)
+        thread.start()
+        return True
+
+    def _examine(self, registry: Registry, project_id: int) -> None:
+        started, began = now(), time.monotonic()
+        try:
+            findings = [finding.as_dict() for finding in examine(self._settings, project_id)]
+            document = {
+                "at": started.isoformat(),
+                "seconds": round(time.monotonic() - began, 1),
+                "findings": findings,
+                "error": None,
+            }
+            registry.write_document(project_id, DOCTOR, document)
+        except BackendError as error:
+            logger.warning("The doctor could not examine project %d: %s", project_id, error)
+            registry.write_document(
+                project_id, DOCTOR, {"at": started.isoformat(), "seconds": 0, "findings": [], "error": str(error)}
+            )
+        finally:
+            with self._guard:
+                self._running.discard(project_id)

@@ -1,0 +1,141 @@
+"""`al-backend simulate` from outside: one small experiment with a real network, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from al_backend.cli import app
+from al_backend.cli.simulate import Asked, display, make_plan
+from al_backend.settings import load_settings
+from model.data.reef import write_reef
+from model.data.yolo import write_yolo
+from model.simulation.results import Results
+
+
+@pytest.fixture(autouse=True)
+def _environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in [name for name in os.environ if name.startswith("AL_") and name != "AL_TEST_NO_SKIP"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MODEL_DIR", str(tmp_path / "models"))
+    monkeypatch.setenv("AL_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("AL_BATCH_SIZE", "4")
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["simulate", *map(str, arguments)])
+
+
+@pytest.mark.slow
+def test_a_real_experiment_from_end_to_end(tmp_path: Path) -> None:
+    folder = tmp_path / "reef"
+    write_yolo(write_reef(tmp_path / "a", 12, seed=1, size=(96, 96)), folder, split="train")
+    write_yolo(write_reef(tmp_path / "b", 6, seed=2, size=(96, 96)), folder, split="val")
+    out = tmp_path / "out"
+    arguments = [folder, "--out", out, "--detector", "yolov5n", "--strategies", "random,huale", "--seeds", 1]
+    arguments += ["--initial", 4, "--budget", 3, "--cycles", 2, "--iterations", 2, "--image-size", 96]
+    arguments += ["--device", "cpu", "--parallel", 1, "--json"]
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["complete"]
+    assert [item["strategy"] for item in document["strategies"]] == ["random", "huale"]
+    assert "One seed cannot show" in document["strategies"][1]["verdict"]
+    results = Results.from_dict(json.loads(Path(document["results"]).read_text()))
+    assert [[point.labels for point in curve.points] for curve in results.curves] == [[4, 7, 10]] * 2
+    random, huale = results.curves
+    assert random.points[0].metrics == huale.points[0].metrics
+    assert random.points[1].training["iterations"] == 2
+    assert results.full[0].point.labels == 12
+    assert results.hardware["processor"]
+    assert results.versions["torch"]
+    assert "<!DOCTYPE html>" in Path(document["report"]).read_text()
+    assert Path(document["picture"]).stat().st_size > 1000
+
+    # Again: nothing is left to do, and people get a table.
+    again = run(*arguments[:-1])
+    assert again.exit_code == 0
+    assert "gain per image" in again.stdout
+    assert str(out / "report.html") in again.stdout
+    # With another budget the folder is refused.
+    other = run(*[5 if value == 3 else value for value in arguments])
+    assert other.exit_code == 1
+    assert "budget: 3 there, 5 here" in json.loads(other.stdout)["error"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nowhere"], "nowhere is neither a file nor a folder"),
+        (["reef:40", "--strategies", "random,magic"], "strategy is 'magic', expected one of"),
+        (["reef:40", "--strategies", "random,random"], "named once"),
+        (["reef:40", "--detector", "yolo5n"], "detector is 'yolo5n', expected one of: yolov5n"),
+        (["reef:40", "--losses", "huale,own"], "losses are own"),
+        (["reef:40", "--split", "train"], "Only data sets on disk have splits"),
+    ],
+)
+def test_what_it_refuses(tmp_path: Path, arguments: list[str], sentence: str) -> None:
+    result = run(*arguments, "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 1
+    assert sentence in json.loads(result.stdout)["error"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["reef"], ["reef", "--out", "x", "--seeds", "0"], ["--out", "x"], ["reef", "--out", "x", "--project", "1"]],
+)
+def test_wrong_use(arguments: list[str]) -> None:
+    assert run(*arguments).exit_code == 2
+
+
+def test_a_folder_without_a_data_set_says_what_is_expected(tmp_path: Path) -> None:
+    result = run(tmp_path, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "data.yaml (YOLO)" in result.stderr
+
+
+def test_settings_apply_as_in_a_project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AL_STRATEGY", "uncertainty")
+    monkeypatch.setenv("AL_UNCERTAINTY", "margin")
+    monkeypatch.setenv("AL_BUDGET", "7")
+    plan = make_plan(load_settings().learning, Asked("reef", tmp_path, losses="library, huale", seeds=2, initial=9))
+    assert [label for label, _ in plan.strategies] == ["random", "uncertainty"]
+    assert plan.strategy("uncertainty").uncertainty == "margin"
+    assert [label for label, _ in plan.losses] == ["library", "huale"]
+    assert (plan.initial, plan.budget, plan.seeds, plan.training.batch_size) == (9, 7, (0, 1), 4)
+    monkeypatch.setenv("AL_DIVERSITY", "true")
+    diverse = make_plan(load_settings().learning, Asked("reef", tmp_path))
+    assert [label for label, _ in diverse.strategies] == ["random", "uncertainty+diversity"]
+    assert plan.min_score == load_settings().measure_threshold
+
+
+def test_progress_on_a_terminal_and_in_a_file(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w+") as file:
+        with display(Console(file=file, force_terminal=False)) as show:
+            show("random, seed 0", 1.5, 8, 3700)
+            show("random, seed 0", 1.6, 8, 3700)
+            show("done", 8, 8, 0)
+        file.seek(0)
+        assert file.read().splitlines() == [
+            "1.5 of 8 (about 1 h 1 min left) random, seed 0",
+            "8 of 8 (about 0 s left) done",
+        ]
+    with (tmp_path / "terminal").open("w+") as file:
+        with display(Console(file=file, force_terminal=True, width=120)) as show:
+            show("random, [seed] 0", 2, 8, 90)
+        file.seek(0)
+        text = file.read()
+    assert "25 %" in text
+    assert "about 1 min left" in text
+    assert "random, [seed] 0" in text

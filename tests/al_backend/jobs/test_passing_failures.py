@@ -1,0 +1,162 @@
+"""Failures that pass by themselves change nothing for good: an image server away, a training killed at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from al_backend import cycle
+from al_backend.errors import BackendError
+from al_backend.inference import Outcome
+from al_backend.jobs import patience
+from al_backend.jobs.context import Context
+from al_backend.jobs.observe import read_state
+from al_backend.jobs.queues import Queues
+from al_backend.jobs.ranking import order, score_new, score_shard
+from al_backend.registry import Ranking
+from al_backend.settings import LearningSettings, load_settings
+from model.detectors.base import View
+from tests.al_backend.jobs.test_candidates import (
+    CONFIG,
+    PROJECT,
+    MadeUpInference,
+    MadeUpLabelStudio,
+    add_version,
+    run_jobs,
+    settle,
+    step,
+)
+
+pytestmark = pytest.mark.redis
+
+SETTINGS = LearningSettings(strategy="uncertainty")
+AWAY = 7
+
+
+class ServerAway(MadeUpInference):
+    """The image of one task cannot be had for as long as `away` is set."""
+
+    away = True
+
+    def detect(
+        self,
+        project_id: int,
+        version: str,
+        items: Sequence[tuple[int, str | None]],
+        *,
+        views: Sequence[View],
+        min_score: float,
+    ) -> Iterator[Outcome]:
+        for outcome in super().detect(project_id, version, items, views=views, min_score=min_score):
+            if self.away and outcome.task_id == AWAY:
+                yield Outcome(AWAY, None, "http://ls/7.png answered 500.", passing=True)
+            else:
+                yield outcome
+
+
+@pytest.fixture
+def inference() -> ServerAway:
+    return ServerAway()
+
+
+@pytest.fixture
+def here(queues: Queues, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inference: ServerAway) -> Context:
+    made = Context(load_settings(model_dir=str(tmp_path / "registry"), data_dir=tmp_path / "data"))
+    vars(made).update(queues=queues, inference=inference, label_studio=MadeUpLabelStudio())
+    monkeypatch.setattr("al_backend.jobs.context.context", lambda: made)
+    made.registry.register_project(PROJECT, label_config=CONFIG, overrides={})
+    add_version(made, "v1", weights(tmp_path))
+    return made
+
+
+def weights(tmp_path: Path) -> Path:
+    folder = tmp_path / "weights"
+    folder.mkdir(exist_ok=True)
+    (folder / "weights.bin").write_bytes(b"w")
+    return folder
+
+
+def begun(here: Context) -> Ranking:
+    """A ranking whose shards nobody has measured."""
+    (action,) = step(here, SETTINGS)
+    assert isinstance(action, cycle.StartRanking)
+    here.queues.connection.flushall()
+    return here.registry.rankings(PROJECT)[-1]
+
+
+def test_a_shard_whose_images_cannot_be_had_at_present_is_measured_again(here: Context, inference: ServerAway) -> None:
+    ranking = begun(here)
+    with pytest.raises(BackendError, match=r"1 images cannot be had at present.*task 7: .* answered 500"):
+        score_shard(PROJECT, ranking.id, 0)
+    assert here.registry.finished_shards(PROJECT, ranking.id) == set()
+
+    inference.away = False
+    found = order(here, settle(here, SETTINGS)[0])
+    assert found.filter(found["task_id"] == AWAY)["error"].to_list() == [None]
+
+
+def test_an_image_that_stays_away_stops_no_ranking(
+    here: Context, inference: ServerAway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranking = begun(here)
+    with pytest.raises(BackendError):
+        score_shard(PROJECT, ranking.id, 0)
+    moment = patience.time.time()
+    monkeypatch.setattr(patience.time, "time", lambda: moment + patience.PATIENCE + 1)
+    assert score_shard(PROJECT, ranking.id, 0) == ranking.shard_size
+    found = here.registry.read_shards(PROJECT, ranking.id)
+    assert found.filter(found["task_id"] == AWAY)["error"].to_list() == ["http://ls/7.png answered 500."]
+
+
+def test_a_new_task_whose_image_cannot_be_had_at_present_is_placed_later(here: Context, inference: ServerAway) -> None:
+    inference.away = False
+    ranking = settle(here, SETTINGS)[0]
+    order(here, ranking)
+    here.registry.write_document(PROJECT, "published", {"model_version": ranking.model_version, "ranking": ranking.id})
+    inference.away = True
+    label_studio: Any = here.label_studio
+    new: list[tuple[int, str | None]] = [(AWAY, "/7.png"), (41, "/41.png")]
+    assert score_new(PROJECT, ranking.id, new) == 1
+    assert [item["task"] for item in label_studio.imported] == [41]
+
+    inference.away = False
+    assert score_new(PROJECT, ranking.id, [(AWAY, "/7.png")]) == 1
+    assert score_new(PROJECT, ranking.id, []) == 0
+
+
+def test_a_version_whose_training_was_killed_before_it_was_promoted_becomes_active(
+    here: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed:
+        killed.setattr(type(here.registry), "promote", lambda *_, **__: None)
+        add_version(here, "v2", weights(tmp_path))
+    pointer = here.registry.active(PROJECT)
+    assert pointer is not None
+    assert pointer.version == "v1"
+    assert read_state(here, PROJECT).unpromoted is None, "a pointer that moved later was moved by somebody"
+
+    (tmp_path / "registry" / "projects" / str(PROJECT) / "active.json").unlink()
+    assert read_state(here, PROJECT).unpromoted == "v2"
+    (action,) = step(here, SETTINGS)
+    assert action == cycle.Promote("v2")
+    pointer = here.registry.active(PROJECT)
+    assert pointer is not None
+    assert pointer.version == "v2"
+    assert read_state(here, PROJECT).unpromoted is None
+    run_jobs(here)
+
+
+def test_patience_ends_and_begins_anew_when_redis_is_emptied(queues: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = [1000.0]
+    monkeypatch.setattr(patience.time, "time", lambda: moment[0])
+    assert patience.may_try_again(queues.connection, "work")
+    moment[0] += patience.PATIENCE - 1
+    assert patience.may_try_again(queues.connection, "work")
+    assert patience.may_try_again(queues.connection, "other work")
+    moment[0] += 2
+    assert not patience.may_try_again(queues.connection, "work")
+    queues.connection.flushall()
+    assert patience.may_try_again(queues.connection, "work")
