@@ -14,7 +14,7 @@ from al_backend.cli import app
 
 _HEAD = """# Commands
 
-Written by `python -m al_backend.commands_table`; edit `al_backend/cli.py` instead.
+Written by `python -m al_backend.commands_table`; edit the modules of `al_backend/cli/` instead.
 
 `al-backend [OPTIONS] COMMAND [ARGUMENTS]`. With `--json` a command prints one JSON document on stdout and its logs on
 stderr. The exit status is 0 on success, 1 on failure, 2 on wrong use. Addresses and secrets come from the environment:

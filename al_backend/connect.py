@@ -114,6 +114,8 @@ def connect(
     webhook = _connect_webhook(settings, label_studio, project_id, url, changes)
     _set_sampling(label_studio, project, changes)
     project = _leave_title(label_studio, registry, project_id, str(backend["title"]), changes)
+    if not label_studio.queue_tabs(project_id):
+        changes.append("made the queue's tab in the Data Manager")
     tab = label_studio.ensure_queue_tab(project_id)
     overrides = parse_extra_params(backend.get("extra_params"), settings.learning)
     if registry.project(project_id) is None:

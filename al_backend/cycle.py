@@ -136,11 +136,11 @@ class State:
     train_from_scratch: bool = False
     rank_requested_at: datetime | None = None
     attempt: Attempt | None = None
+    unpromoted: str | None = None
     train_cancelled: CancelledTraining | None = None
     rank_cancelled_at: datetime | None = None
     ranking_cancelled: bool = False
     """Whether a person cancelled the active version's newest ranking; `ranking` is then the published one, if any."""
-    unpromoted: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

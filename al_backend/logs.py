@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TextIO
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from pydantic import SecretStr
 
 from al_backend.errors import ConfigError
-from al_backend.masking import masked, protect_logs
 
 if TYPE_CHECKING:
     from al_backend.settings import Settings
@@ -24,7 +27,24 @@ if TYPE_CHECKING:
 FIELDS = ("project", "task", "job", "kind", "version", "request")
 """What an event may belong to, in the order in which text shows it."""
 
+MASK = "***"
+
+_SHORTEST_SECRET = 4  # characters; masking shorter ones would tear holes into everything
 _fields: ContextVar[Mapping[str, Any]] = ContextVar("al_backend_log_fields", default={})  # noqa: B039 - never changed
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_SECRET_NAME = r"(?:pass(?:word|wd)?|secret|token|signature|sig|credential|api_?key|access_?key|account_?key)"
+SECRET_IN_QUERY = re.compile(rf"(?i)([?&][^=&\s]*{_SECRET_NAME}[^=&\s]*=)[^&\s\"'<>]+")
+"""What is secret by its name in the query of an address: passwords, signed links."""
+
+_PATTERNS = (
+    (SECRET_IN_QUERY, rf"\1{MASK}"),
+    # Credentials that no setting knows: those of other people's URLs, and tokens that Label Studio makes.
+    (re.compile(r"(?i)(://[^/\s:@]*:)[^/\s@]+(?=@)"), rf"\1{MASK}"),
+    (re.compile(r"(?i)\b((?:Bearer|Token|Basic)\s+)[A-Za-z0-9._~+/=-]{8,}"), rf"\1{MASK}"),
+    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?"), MASK),
+    (re.compile(r"(?i)((?:access_token|api_key|password|secret)[\"']?\s*[:=]\s*[\"']?)[^\s\"',&}]+"), rf"\1{MASK}"),
+)
 
 
 @contextmanager
@@ -55,23 +75,79 @@ def fields() -> Mapping[str, Any]:
     return _fields.get()
 
 
+class Masker:
+    """Replaces secrets in text.
+
+    Args:
+        secrets: known ones; those shorter than 4 characters are left alone. What looks like a token, a password in a
+            URL or an `Authorization` header is masked without being known.
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        known = sorted({secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, known))) if known else None
+
+    def __call__(self, text: str) -> str:
+        """The text without secrets."""
+        if self._known is not None:
+            text = self._known.sub(MASK, text)
+        for pattern, replacement in _PATTERNS:
+            text = pattern.sub(replacement, text)
+        return text
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """Everything in the settings that must not be printed."""
+    found = [
+        value.get_secret_value()
+        for name in type(settings).model_fields
+        if isinstance(value := getattr(settings, name), SecretStr)
+    ]
+    for url in (settings.redis_url, settings.model_dir, settings.label_studio_url, settings.public_url):
+        for password in _secrets_in(url) if url and "://" in url else ():
+            found += [password, unquote(password)]
+    bearer = settings.webhook_bearer
+    return [*found, bearer] if bearer else found
+
+
+def _secrets_in(url: str) -> list[str]:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # an address that is wrong is printed nowhere, see `masked_url`
+        return []
+    alone = parts.username if parts.username and parts.password is None else None
+    query = [value for name, value in parse_qsl(parts.query) if re.search(_SECRET_NAME, name, re.IGNORECASE)]
+    return [secret for secret in (parts.password, alone, *query) if secret]
+
+
 class TextFormatter(logging.Formatter):
     """One event a line for people; only the traceback of a surprise takes more."""
 
+    def __init__(self, mask: Masker) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._mask = mask
+
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        message = " | ".join(line.strip() for line in record.getMessage().splitlines())
+        # What others wrote into it can neither begin a line of its own nor steer the terminal.
+        message = _CONTROL.sub(" ", " | ".join(record.getMessage().splitlines()))
         around = " ".join(f"{name}={value}" for name, value in _ordered(_fields.get()))
         line = f"{self.formatTime(record)} {record.levelname} {record.name}: {message}" + (
             f" [{around}]" if around else ""
         )
         if record.exc_info and not record.exc_text:
             record.exc_text = self.formatException(record.exc_info)
-        return masked("\n".join(part for part in (line, record.exc_text) if part))
+        # Indented, because an error may quote what a stranger sent, line breaks and all.
+        traceback = [f"    {_CONTROL.sub(' ', part)}" for part in (record.exc_text or "").splitlines()]
+        return self._mask("\n".join([line, *traceback]))
 
 
 class JsonFormatter(logging.Formatter):
     """One JSON object a line for machines: time (UTC), level, logger, message, the fields, and exception if any."""
+
+    def __init__(self, mask: Masker) -> None:
+        super().__init__()
+        self._mask = mask
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
@@ -79,12 +155,12 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "message": masked(record.getMessage()),
+            "message": self._mask(record.getMessage()),
         }
         for name, value in _ordered(_fields.get()):
-            event[name] = value if isinstance(value, int) else masked(str(value))
+            event[name] = value if isinstance(value, int) else self._mask(str(value))
         if record.exc_info:
-            event["exception"] = masked(self.formatException(record.exc_info))
+            event["exception"] = self._mask(self.formatException(record.exc_info))
         return json.dumps(event, ensure_ascii=False)
 
 
@@ -101,9 +177,9 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     level = logging.getLevelName(settings.log_level.upper())
     if not isinstance(level, int):
         raise ConfigError(f"LOG_LEVEL is {settings.log_level!r}; use DEBUG, INFO, WARNING or ERROR.")
-    protect_logs(settings)
+    mask = Masker(secrets_of(settings))
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
+    handler.setFormatter(JsonFormatter(mask) if settings.log_format == "json" else TextFormatter(mask))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
     # One line per request to Label Studio is noise to everyone who did not ask for it.
@@ -125,7 +201,7 @@ def from_child(process: str, line: str, *, as_json: bool, width: int = 0) -> str
     event = _event(line)
     if event is None:
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        event = {"time": now, "level": "INFO", "logger": "stdout", "message": masked(line)}
+        event = {"time": now, "level": "INFO", "logger": "stdout", "message": Masker()(line)}
     return json.dumps({**event, "process": process}, ensure_ascii=False)
 
 

@@ -1,21 +1,19 @@
 """Writes `docs/routes.md` from the web app itself: `python -m al_backend.routes_table > docs/routes.md`.
 
-Routes come from the app's own map, who may ask from what the app answers, metrics from the sources that make them.
+Routes come from the app's own map, and who may ask from what it answers; metrics from their definitions.
 """
 
 from __future__ import annotations
 
-import ast
 import inspect
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+import logging
 
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.routing import Rule
 
 from al_backend.http.app import create_app
+from al_backend.metrics import DEFINITIONS
 from al_backend.settings import load_settings
 
 _HEAD = """# Routes and metrics
@@ -27,46 +25,20 @@ Written by `python -m al_backend.routes_table`; edit the modules of `al_backend/
 "Password" is HTTP basic auth with `BASIC_AUTH_USER` and `BASIC_AUTH_PASS`; where these are not set, everybody may ask.
 Label Studio sends no password with its events, so `/webhook` also takes `Authorization: Bearer <WEBHOOK_SECRET>`, which
 `al-backend connect` puts on the project's webhook. Errors are JSON, `{"error": "..."}`, with a sentence that says what
-to do.
+to do, except for people: the pages under `/dashboard` are HTML.
 
 """
 
 _METRICS_HEAD = """
 ## Metrics
 
-`GET /metrics`, in the text format of Prometheus. Requests are counted by the whole web server; queues and workers are
-read from Redis, versions from the registry when it is asked.
+`GET /metrics`, in the text format of Prometheus. Requests are counted by the whole web server; what workers do is added
+up in Redis, so that one scrape shows all machines, and begins again from zero when Redis is emptied.
 
 """
 
-_KINDS = {
-    "Counter": "counter",
-    "CounterMetricFamily": "counter",
-    "Gauge": "gauge",
-    "GaugeMetricFamily": "gauge",
-    "Histogram": "histogram",
-    "HistogramMetricFamily": "histogram",
-    "Summary": "summary",
-}
-_NAME, _WEBHOOK_SECRET = "docs", "docs-webhook"
+_NAME, _WEBHOOK_SECRET = "nobody-at-all", "of-no-webhook"
 _REFUSED = (302, 303, 401, 403)
-
-
-@dataclass(frozen=True, slots=True)
-class MetricFamily:
-    """One family of metrics, as the sources make it.
-
-    Attributes:
-        name: as `/metrics` shows it after `# TYPE`.
-        kind: counter, gauge, histogram or summary.
-        labels: of its samples.
-        meaning: its help text.
-    """
-
-    name: str
-    kind: str
-    labels: tuple[str, ...]
-    meaning: str
 
 
 def routes_page() -> str:
@@ -78,13 +50,6 @@ def documented_app() -> Flask:
     """The app with every protection switched on; it asks nobody for anything before a request does."""
     # The values protect nothing: this app is never served.
     return create_app(load_settings(basic_auth_user=_NAME, basic_auth_pass=_NAME, webhook_secret=_WEBHOOK_SECRET))
-
-
-def metric_families() -> list[MetricFamily]:
-    """Everything that the sources make for `/metrics`, by name."""
-    folder = Path(__file__).parent
-    found = {family.name: family for path in sorted(folder.rglob("*.py")) for family in _families_in(path)}
-    return [found[name] for name in sorted(found)]
 
 
 def _routes_table() -> str:
@@ -114,29 +79,13 @@ def _who(client: FlaskClient, rule: Rule, method: str) -> str:
 
 def _metrics_table() -> str:
     rows = ["| Name | Type | Labels | |", "|---|---|---|---|"]
-    for family in metric_families():
-        labels = ", ".join(f"`{label}`" for label in family.labels)
-        rows.append(f"| `{family.name}` | {family.kind} | {labels} | {family.meaning} |")
+    for metric in DEFINITIONS.values():
+        names = ", ".join(f"`{name}`" for name in metric.samples)
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        rows.append(f"| {names} | {metric.kind.value} | {labels} | {metric.help} |")
     return "\n".join(rows) + "\n"
 
 
-def _families_in(path: Path) -> Iterator[MetricFamily]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
-        if not isinstance(node, ast.Call) or not node.args:
-            continue
-        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        texts = [item.value for item in node.args[:2] if isinstance(item, ast.Constant) and isinstance(item.value, str)]
-        if called not in _KINDS or len(texts) != 2:
-            continue
-        lists = [item for item in (*node.args[2:], *_named(node, "labels")) if isinstance(item, (ast.List, ast.Tuple))]
-        labels = tuple(str(ast.literal_eval(item)) for entry in lists[:1] for item in entry.elts)
-        suffix = "_total" if _KINDS[called] == "counter" and not texts[0].endswith("_total") else ""
-        yield MetricFamily(texts[0] + suffix, _KINDS[called], labels, texts[1])
-
-
-def _named(node: ast.Call, *names: str) -> list[ast.expr]:
-    return [keyword.value for keyword in node.keywords if keyword.arg in (*names, "labelnames")]
-
-
 if __name__ == "__main__":
+    logging.disable()  # the app reports guesses at its password, which these are
     print(routes_page(), end="")

@@ -19,6 +19,7 @@ from al_backend.errors import LabelConfigError
 from al_backend.jobs.client import last_error, overview
 from al_backend.jobs.current import cancelled_training, current_ranking, newest_ranking, training_cancelled_at
 from al_backend.jobs.documents import PUBLISHED, read_attempt
+from al_backend.jobs.failures import last_failures
 from al_backend.jobs.observe import trained_on
 from al_backend.jobs.queues import QueueName, Queues
 from al_backend.jobs.strategies import shortfall
@@ -74,7 +75,7 @@ def project_status(
         "workers": {name: len(queue["workers"]) for name, queue in live["queues"].items()},
         "jobs": jobs,
         "notes": [
-            *_notes(project, record is not None, labels, newest, learning, live, versions, registry),
+            *_notes(project, record is not None, labels, newest, learning, live, versions, registry, queues),
             *_cancellations(registry, project_id, cancelled, _missing(labels, newest, cancelled, learning)),
             *([worth.sentence] if worth is not None and worth.stop else []),
             *_shortfalls(registry, project_id, active),
@@ -204,6 +205,7 @@ def _notes(
     live: dict[str, Any],
     versions: list[Version],
     registry: Registry,
+    queues: Queues,
 ) -> list[str]:
     notes: list[str] = []
     if not connected:
@@ -220,8 +222,10 @@ def _notes(
         notes.append(
             f"{missing} more labelled images start the first training ({len(labels)} of {learning.min_labels})."
         )
+    failures = last_failures(queues.connection, project.id)
     attempt = read_attempt(registry, project.id)
-    if attempt is not None and attempt.error is not None:
+    if attempt is not None and attempt.error is not None and attempt.error in failures.get("train", attempt.error):
+        failures.pop("train", None)
         again = "label more images or run `al-backend train`" if attempt.count >= MAX_ATTEMPTS else "it is tried again"
         notes.append(f"The last training failed ({attempt.error}); {again}.")
     elif attempt is not None and attempt.count >= MAX_ATTEMPTS and missing == 0 and not _trains(live, project.id):
@@ -229,6 +233,7 @@ def _notes(
             f"{attempt.count} trainings of the same labels were started and none used them all; killed, maybe for want "
             "of memory, or images could not be had. Label more images or run `al-backend train`."
         )
+    notes += [f"The last {kind} job failed ({reason}); it is tried again." for kind, reason in failures.items()]
     idle = [name.value for name in QueueName if not live["queues"][name.value]["workers"]]
     if idle:
         notes.append(f"No worker takes the queues {', '.join(idle)}; start `al-backend worker` or `al-backend up`.")

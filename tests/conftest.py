@@ -14,7 +14,7 @@ from al_backend.jobs.queues import Queues, connect_to
 pytest_plugins = ["tests.labelstudio_fixture"] if (Path(__file__).parent / "labelstudio_fixture.py").exists() else []
 
 
-EXEMPT = {"gpu", "unprivileged"}
+EXEMPT = {"gpu", "unprivileged", "mount"}
 """Markers of what a machine may be unable to run for good reason; anything else only lacks a server."""
 
 NO_SKIP = os.environ.get("AL_TEST_NO_SKIP") == "1"

@@ -15,15 +15,23 @@ from al_backend.cli.output import command_output
 def doctor(
     context: typer.Context,
     project: Annotated[int | None, typer.Argument(metavar="[PROJECT]", min=1, help="Look at this one, too.")] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Repair what is safe; needs PROJECT.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check everything that has to work together, and say what to do about what does not."""
+    if fix and project is None:
+        raise typer.BadParameter("name the project that is to be repaired", param_hint="PROJECT")
     with command_output(context.obj, as_json=as_json) as out:
-        from al_backend.cli.tables import findings_text
-        from al_backend.doctor import Level, examine
+        from al_backend.cli.tables import findings_text, treatment_text
+        from al_backend.doctor import Level, examine, treat
 
-        findings = examine(out.doors.settings, project)
-        out.show(findings, findings_text)
+        if fix and project is not None:
+            treatment = treat(out.doors.settings, project)
+            findings = list(treatment.findings)
+            out.show(treatment, treatment_text)
+        else:
+            findings = examine(out.doors.settings, project)
+            out.show(findings, findings_text)
         if any(finding.level is Level.ERROR for finding in findings):
             raise typer.Exit(1)
 

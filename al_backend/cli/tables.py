@@ -11,7 +11,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from al_backend.connect import ConnectReport
-    from al_backend.doctor import Finding
+    from al_backend.doctor import Finding, Treatment
     from al_backend.jobs.cancel import CancelReport
     from al_backend.registry import ActivePointer, Version
 
@@ -138,6 +138,11 @@ def pointer_text(document: dict[str, Any]) -> RenderableType:
 def findings_text(findings: Sequence[Finding]) -> RenderableType:
     """What the doctor found, each failure with its remedy."""
     return escape("\n".join(map(str, findings)))
+
+
+def treatment_text(treatment: Treatment) -> RenderableType:
+    """What the doctor repaired, and what it leaves to a person."""
+    return escape(str(treatment))
 
 
 def connect_text(report: ConnectReport) -> RenderableType:

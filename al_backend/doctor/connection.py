@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from al_backend.connect import CONNECTED, SWITCHES, Backend, bearer_headers, our_backends, stored_versions
 from al_backend.doctor.finding import Finding, error, fine, warning
@@ -10,6 +11,7 @@ from al_backend.doctor.subject import Subject
 from al_backend.errors import BackendError
 from al_backend.extra_params import parse_extra_params
 from al_backend.labelstudio.client import Project
+from al_backend.masking import masked_url
 
 
 def model_connection(subject: Subject, project: Project) -> Iterator[Finding]:
@@ -17,6 +19,13 @@ def model_connection(subject: Subject, project: Project) -> Iterator[Finding]:
     check, url = "model connection", subject.settings.own_url
     backends = sorted(subject.label_studio.ml_backends(subject.project_id), key=lambda backend: int(backend["id"]))
     ours = our_backends(backends, url)
+    if urlsplit(url).query or urlsplit(url).fragment:
+        yield error(
+            check,
+            f"The address {url} has a part behind a question mark or #: Label Studio would send events to "
+            f"{url}/webhook, which is another place. Expected none.",
+            f"Set AL_PUBLIC_URL without it, restart, and run `al-backend connect {subject.project_id}`.",
+        )
     if not ours:
         there = ", ".join(str(backend["url"]) for backend in backends) or "none"
         yield error(check, f"No model connection leads to {url}; found {there}.", subject.connect_again)
@@ -109,6 +118,22 @@ def webhook(subject: Subject) -> Iterator[Finding]:
         )
     else:
         yield fine(check, f"Events go to {address}.")
+
+
+def other_webhooks(subject: Subject) -> Iterator[Finding]:
+    """Whether model connections that are gone have left their webhooks behind; Label Studio does not remove them."""
+    address = f"{subject.settings.own_url}/webhook"
+    backends = subject.label_studio.ml_backends(subject.project_id)
+    used = {f"{str(backend['url']).rstrip('/')}/webhook" for backend in backends} | {address}
+    urls = {str(hook["url"]).rstrip("/") for hook in subject.label_studio.webhooks(subject.project_id)}
+    orphans = sorted(url for url in urls if url.endswith("/webhook") and url not in used)
+    if orphans:
+        yield warning(
+            "other webhooks",
+            f"Webhooks lead to {', '.join(map(masked_url, orphans))}, where no model connection leads: Label "
+            "Studio keeps them when a connection is removed. Where nothing answers, every submit waits a second.",
+            "Delete them in Settings, Webhooks, if nobody needs them.",
+        )
 
 
 def _has_secret(subject: Subject, headers: dict[str, str]) -> bool:

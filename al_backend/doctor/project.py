@@ -9,14 +9,16 @@ from pathlib import Path
 
 import redis
 
-from al_backend.doctor.connection import model_connection, webhook
+from al_backend.doctor import order
+from al_backend.doctor.connection import model_connection, other_webhooks, webhook
 from al_backend.doctor.finding import Finding, error, fine, warning
 from al_backend.doctor.subject import Subject
 from al_backend.errors import BackendError, LabelConfigError, LabelStudioError
 from al_backend.inference import image_value
 from al_backend.jobs.client import error_key
-from al_backend.jobs.documents import published_model_version, read_attempt
-from al_backend.labelstudio.client import UNCERTAINTY_SAMPLING, Project
+from al_backend.jobs.documents import read_attempt
+from al_backend.jobs.failures import last_failures
+from al_backend.labelstudio.client import Project
 from al_backend.labelstudio.images import ImageSource
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
 from model.errors import ImageUnreadable
@@ -43,7 +45,12 @@ def examine_project(subject: Subject) -> list[Finding]:
     parts: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("model connection", lambda: model_connection(subject, project)),
         ("webhook", lambda: webhook(subject)),
-        ("queue order", lambda: _order(subject, project)),
+        ("other webhooks", lambda: other_webhooks(subject)),
+        ("sampling", lambda: order.sampling(subject, project)),
+        ("model version", lambda: order.model_version(subject, project)),
+        ("predictions", lambda: order.predictions(subject, project)),
+        ("queue tab", lambda: order.queue_tab(subject)),
+        ("project settings", lambda: order.surprises(project)),
         ("annotators", lambda: _annotators(subject, project)),
         ("registry entry", lambda: _registered(subject)),
         ("last run", lambda: _last_run(subject)),
@@ -57,35 +64,6 @@ def examine_project(subject: Subject) -> list[Finding]:
         except (BackendError, redis.RedisError) as found:
             result.append(error(name, f"This could not be looked at: {found}", "Solve what is named, and ask again."))
     return result
-
-
-def _order(subject: Subject, project: Project) -> Iterator[Finding]:
-    if project.sampling != UNCERTAINTY_SAMPLING:
-        yield error(
-            "sampling",
-            f'The project samples by "{project.sampling}"; expected "{UNCERTAINTY_SAMPLING}", or the label stream '
-            "ignores our order.",
-            subject.connect_again,
-        )
-    else:
-        yield fine("sampling", f'The project samples by "{UNCERTAINTY_SAMPLING}".')
-    if subject.registry is None:
-        return
-    published = published_model_version(subject.registry, subject.project_id)
-    if published is None:
-        yield warning(
-            "model version",
-            "No order is published yet, so tasks come at random.",
-            "Label images until the first training starts (AL_MIN_LABELS), or run `al-backend train`.",
-        )
-    elif project.model_version != published:
-        yield error(
-            "model version",
-            f'The project shows "{project.model_version}"; expected "{published}", which was published last.',
-            f"Run `al-backend rank {subject.project_id}`, or choose that version in Settings, Annotation.",
-        )
-    else:
-        yield fine("model version", f'The project shows "{published}", which was published last.')
 
 
 def _annotators(subject: Subject, project: Project) -> Iterator[Finding]:
@@ -136,6 +114,12 @@ def _last_run(subject: Subject) -> Iterator[Finding]:
                 "reconcile",
                 f"The last look at the project failed: {said.decode() if isinstance(said, bytes) else said}",
                 "See the log.",
+            )
+        for kind, reason in last_failures(subject.queues.connection, subject.project_id).items():
+            yield error(
+                f"{kind} job",
+                f"The last {kind} job failed: {reason}",
+                "Solve what it names; it is tried again by itself.",
             )
     attempt = read_attempt(subject.registry, subject.project_id) if subject.registry is not None else None
     if attempt is not None and attempt.error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import redis
@@ -18,6 +20,9 @@ from al_backend.registry import Registry
 from al_backend.settings import Settings
 
 LEAST_FREE_GIB = 2.0
+
+TESTED_LABEL_STUDIO = "1.23"
+"""Release whose behaviour was measured; how the queue is ordered is no documented interface of Label Studio."""
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PROBE = "doctor_probe"
@@ -90,17 +95,25 @@ def registry(settings: Settings) -> tuple[list[Finding], Registry | None]:
 
 def disk(settings: Settings) -> Finding:
     """Whether images and versions have room."""
-    folder = settings.data_dir.absolute()
+    remedies = {settings.data_dir: "set AL_DATA_DIR to another disk, or AL_CACHE_MB to less"}
+    if "://" not in settings.model_dir:
+        remedies.setdefault(Path(settings.model_dir), "set MODEL_DIR to another disk")
+    for named, remedy in remedies.items():
+        free = _free_gib(named)
+        if free < LEAST_FREE_GIB:
+            return warning(
+                "disk",
+                f"{free:.1f} GiB are free on the disk of {named}; expected at least {LEAST_FREE_GIB:.0f}.",
+                f"Free some space, or {remedy}.",
+            )
+    return fine("disk", f"{_free_gib(settings.data_dir):.1f} GiB are free on the disk of {settings.data_dir}.")
+
+
+def _free_gib(folder: Path) -> float:
+    folder = folder.absolute()
     while not folder.exists():
         folder = folder.parent
-    free = shutil.disk_usage(folder).free / 2**30
-    if free < LEAST_FREE_GIB:
-        return warning(
-            "disk",
-            f"{free:.1f} GiB are free on the disk of {settings.data_dir}; expected at least {LEAST_FREE_GIB:.0f}.",
-            "Free some space, or set AL_DATA_DIR to another disk, or AL_CACHE_MB to less.",
-        )
-    return fine("disk", f"{free:.1f} GiB are free on the disk of {settings.data_dir}.")
+    return shutil.disk_usage(folder).free / 2**30
 
 
 def web_server(settings: Settings) -> Finding:
@@ -141,7 +154,27 @@ def label_studio(settings: Settings) -> tuple[list[Finding], LabelStudio | None]
         user = client.whoami()
     except (ConfigError, LabelStudioError) as found:
         return [*findings, _refused_key(found)], None
-    return [*findings, fine("token", f"Label Studio takes the key as {user.get('email', 'a user')}.")], client
+    findings.append(fine("token", f"Label Studio takes the key as {user.get('email', 'a user')}."))
+    return [*findings, *_release(client)], client
+
+
+def _release(client: LabelStudio) -> Iterator[Finding]:
+    """Whether this is the Label Studio whose behaviour is known."""
+    check = "label studio release"
+    try:
+        release = client.version()
+    except (LabelStudioError, KeyError) as found:
+        yield warning(check, f"Label Studio does not say its release: {found}", "See /api/version there.")
+        return
+    if release == TESTED_LABEL_STUDIO or release.startswith(f"{TESTED_LABEL_STUDIO}."):
+        yield fine(check, f"Label Studio is {release}.")
+    else:
+        yield warning(
+            check,
+            f"Label Studio is {release}; this backend was tested with {TESTED_LABEL_STUDIO}. How it serves tasks may "
+            "differ.",
+            "Compare the order that it serves with the queue's tab, or install the tested release.",
+        )
 
 
 def _refused_key(found: BackendError) -> Finding:

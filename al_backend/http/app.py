@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flask import Flask
 
-from al_backend.http import routes_label_studio, routes_operations
+from al_backend.http import openapi, routes_label_studio, routes_operations
 from al_backend.http.auth import SHORT_PASSWORD, install_auth
 from al_backend.http.bodies import install_limits
 from al_backend.http.browser import install_headers, install_host_check, install_origin_check
@@ -60,6 +60,7 @@ def create_app(
     install_request_log(app)
     app.register_blueprint(routes_label_studio.blueprint)
     app.register_blueprint(routes_operations.blueprint)
+    app.register_blueprint(openapi.blueprint)
     install_dashboard(app, settings)
     if settings.webhook_secret and not settings.auth_required:
         logger.warning(

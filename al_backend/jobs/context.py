@@ -13,13 +13,14 @@ from rq import get_current_job
 
 from al_backend.errors import BackendError
 from al_backend.inference import Inference
+from al_backend.jobs.failures import keeping_failure
 from al_backend.jobs.liveness import running_job
 from al_backend.jobs.locks import exclusive
 from al_backend.jobs.queues import Queues, connect
 from al_backend.labelstudio.client import LabelStudio
 from al_backend.labelstudio.images import ImageSource
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
-from al_backend.masking import protect_logs
+from al_backend.masking import remember_secrets
 from al_backend.registry import ProjectRecord, Registry
 from al_backend.settings import LearningSettings, Settings, load_settings
 
@@ -85,7 +86,7 @@ class Context:
 def context() -> Context:
     """The context of this process, from its environment."""
     settings = load_settings()
-    protect_logs(settings)  # also in the process of a training, which starts nowhere else
+    remember_secrets(settings)
     return Context(settings)
 
 
@@ -97,8 +98,14 @@ def job_running() -> Iterator[Context]:
     if job is None:
         yield here
         return
-    with running_job(here.queues.connection, job.id):
-        yield here
+    connection = here.queues.connection
+    project, kind = job.meta.get("project"), job.meta.get("kind")
+    with running_job(connection, job.id):
+        if project is None or kind is None or kind == "reconcile":  # a look keeps its failures itself
+            yield here
+            return
+        with keeping_failure(connection, int(project), str(kind)):
+            yield here
 
 
 def report_progress(**values: Any) -> None:

@@ -13,6 +13,7 @@ from datetime import datetime
 from al_backend import logs, metrics
 from al_backend.child_process import die_with_parent
 from al_backend.cycle import Snapshot
+from al_backend.errors import RegistryError
 from al_backend.gate import judge
 from al_backend.jobs import telemetry
 from al_backend.jobs.autoencoder import train_autoencoder
@@ -22,6 +23,7 @@ from al_backend.jobs.context import Context, decided_at, job_running, report_pro
 from al_backend.jobs.dataset import ProjectLabels, read_labels
 from al_backend.jobs.documents import fail_attempt, now, start_attempt, withdraw_attempt
 from al_backend.jobs.log_tail import keeping_log
+from al_backend.jobs.room import require_room
 from al_backend.labelstudio.labeling_config import parse_labeling_config
 from al_backend.registry import Version
 from al_backend.settings import LearningSettings
@@ -76,9 +78,9 @@ def _count(here: Context, project_id: int, outcome: str) -> None:
 def _train(here: Context, project_id: int, from_scratch: bool) -> str:
     settings = here.learning(project_id)
     started_at = now()
+    here.registry.cleanup(project_id)  # what killed trainings have left half-written
     watch = TrainingWatch(here.registry, project_id, decided_at() or started_at)
     watch.check()
-    here.registry.cleanup(project_id)  # what killed trainings have left half-written
     report_progress(phase="labels", iteration=0, iterations=1)
     config = parse_labeling_config(here.label_studio.project(project_id).label_config)
     tasks = sorted(here.label_studio.labelled_tasks(project_id), key=lambda task: task.id)
@@ -95,6 +97,7 @@ def _train(here: Context, project_id: int, from_scratch: bool) -> str:
         seed=settings.seed,
         on_progress=reading,
     )
+    require_room(here.registry, project_id, here.settings.data_dir, _active_version(here, project_id))
     digest = Snapshot(config.labels, labels.digests, (), "", frozenset(), {}, frozenset(), (), started_at).digest
     attempt = start_attempt(here.registry, project_id, digest)
     try:
@@ -108,7 +111,10 @@ def _train(here: Context, project_id: int, from_scratch: bool) -> str:
         withdraw_attempt(here.registry, project_id, attempt)
         raise
     except Exception as error:
-        fail_attempt(here.registry, project_id, attempt, f"{type(error).__name__}: {error}")
+        try:
+            fail_attempt(here.registry, project_id, attempt, f"{type(error).__name__}: {error}")
+        except RegistryError as unwritable:  # the error itself matters more, and Redis keeps it, too
+            logger.error("Project %d: why the training failed cannot be kept: %s", project_id, unwritable)
         raise
 
 
@@ -126,8 +132,7 @@ def _fit_and_register(
     name, number = registry.next_version_name(project_id, settings.detector, digest)
     logs.bind(version=name)
     logger.info("Project %d: training on %d images", project_id, len(labels.train))
-    active = registry.active(project_id)
-    parent = None if active is None else registry.version(project_id, active.version)
+    parent = _active_version(here, project_id)
     state = here.settings.data_dir / "trainings" / str(project_id)
     detector = _starting_point(here, project_id, settings, labels.train.classes, parent, from_scratch)
     detector, report = fit_on(
@@ -189,6 +194,11 @@ def _fit_and_register(
         "Project %d: %s %s. %s", project_id, name, "promoted" if verdict.promoted else "refused", verdict.reason
     )
     return name
+
+
+def _active_version(here: Context, project_id: int) -> Version | None:
+    active = here.registry.active(project_id)
+    return None if active is None else here.registry.version(project_id, active.version)
 
 
 def _starting_point(

@@ -25,7 +25,7 @@ from al_backend.jobs.load import telling_load
 from al_backend.jobs.queues import QueueName
 from al_backend.jobs.rq_workers import FreshWorker, WarmWorker
 from al_backend.logs import configure as configure_logging
-from al_backend.masking import masked
+from al_backend.masking import masked, remember_secrets
 from al_backend.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
@@ -115,6 +115,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         settings = load_settings()
         configure_logging(settings)
+        remember_secrets(settings)
         names = [QueueName(name) for argument in arguments for name in argument.split(",")]
         run_worker(settings, names)
     except ValueError as error:

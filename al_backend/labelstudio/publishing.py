@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from al_backend.errors import LabelStudioError
@@ -23,6 +23,8 @@ _CHUNK_TRIES = 6
 _SETTLE_SECONDS = 2.0
 # Reading one task's predictions costs about as much as reading this many of a whole project's.
 _ROWS_PER_READ = 50
+_QUEUE_ORDER = ["tasks:predictions_score"]
+_OPEN = {"filter": "filter:tasks:completed_at", "operator": "empty", "type": "Datetime", "value": True}
 _VISIBLE = {"id", "total_annotations", "predictions_score", "predictions_model_versions"}
 
 Progress = Callable[[int], None]
@@ -127,10 +129,31 @@ class Publishing(Reading):
 
     def ensure_queue_tab(self, project_id: int) -> int:
         """Id of the project's "Active learning queue" tab in the Data Manager, created when there is none."""
+        tabs = self.queue_tabs(project_id)
+        if tabs:
+            return int(tabs[0]["id"])
+        body = {"project": project_id, "data": self._queue_view(project_id)}
+        return int(self.request("POST", "/api/dm/views/", body=body)["id"])
+
+    def queue_tabs(self, project_id: int) -> list[dict[str, Any]]:
+        """The tabs that are called "Active learning queue", oldest first."""
         tabs = self.request("GET", "/api/dm/views/", params={"project": project_id}) or []
-        ours = [int(tab["id"]) for tab in tabs if (tab.get("data") or {}).get("title") == QUEUE_TAB]
-        if ours:
-            return min(ours)
+        ours = [dict(tab) for tab in tabs if (tab.get("data") or {}).get("title") == QUEUE_TAB]
+        return sorted(ours, key=lambda tab: int(tab["id"]))
+
+    @staticmethod
+    def is_queue_order(tab: Mapping[str, Any]) -> bool:
+        """Whether a tab shows the open tasks by ascending prediction score, as it was made."""
+        data = tab.get("data") or {}
+        shown = [(item.get("filter"), item.get("operator")) for item in (data.get("filters") or {}).get("items") or ()]
+        return list(data.get("ordering") or ()) == _QUEUE_ORDER and shown == [(_OPEN["filter"], _OPEN["operator"])]
+
+    def restore_queue_tab(self, project_id: int, tab: Mapping[str, Any]) -> None:
+        """Give a queue's tab its order, filter and columns back."""
+        body = {"id": tab["id"], "project": project_id, "data": self._queue_view(project_id)}
+        self.request("PUT", f"/api/dm/views/{int(tab['id'])}/", body=body)
+
+    def _queue_view(self, project_id: int) -> dict[str, Any]:
         columns = self.request("GET", "/api/dm/columns", params={"project": project_id})["columns"]
         # Without this Label Studio shows every column, and the image is far to the right.
         hidden = [
@@ -138,20 +161,14 @@ class Publishing(Reading):
             for column in columns
             if column.get("parent") is None and column["id"] not in _VISIBLE and column.get("target") == "tasks"
         ]
-        data = {
+        return {
             "title": QUEUE_TAB,
             "type": "list",
             "target": "tasks",
-            "ordering": ["tasks:predictions_score"],
-            "filters": {
-                "conjunction": "and",
-                "items": [
-                    {"filter": "filter:tasks:completed_at", "operator": "empty", "type": "Datetime", "value": True}
-                ],
-            },
+            "ordering": _QUEUE_ORDER,
+            "filters": {"conjunction": "and", "items": [_OPEN]},
             "hiddenColumns": {"explore": hidden, "labeling": hidden},
         }
-        return int(self.request("POST", "/api/dm/views/", body={"project": project_id, "data": data})["id"])
 
     def _import_chunk(self, project_id: int, items: list[dict[str, Any]]) -> list[int]:
         """Store `items`; returns the tasks for which Label Studio holds nothing afterwards."""

@@ -59,7 +59,7 @@ def themed_svg(
         part.tag = part.tag.rpartition("}")[2]
     _drop(root)
     for part in root.iter():
-        own = part.attrib.get("id")
+        own = part.attrib.get("id", "")
         _plain_attributes(part, name, colours)
         if own in tips:
             part.set("class", "tip")

@@ -6,6 +6,7 @@ import io
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -87,6 +88,6 @@ def plain_axes(ax: Axes) -> None:
     ax.set_axisbelow(True)
 
 
-def _settings() -> dict[str, object]:
+def _settings() -> dict[Any, Any]:
     # Text stays text and identifiers depend on the content alone.
     return {"svg.hashsalt": "curves", "svg.fonttype": "none", "font.family": "sans-serif"}

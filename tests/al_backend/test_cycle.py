@@ -229,6 +229,12 @@ def test_the_validation_split_is_stable_and_of_the_right_size() -> None:
     assert chosen <= {task for task in range(10_000) if is_validation(task, 0.3, seed=0)}
 
 
+def test_a_version_that_was_never_promoted_comes_before_everything_else() -> None:
+    state = State(active=None, trained_on=trained(1), versions=(V1,), unpromoted=V1)
+    assert decide(snapshot(labels=labels(9)), state, SETTINGS) == [Promote(V1)]
+    assert Promote(V1) not in decide(snapshot(), replace(state, training=True), SETTINGS)  # it may be about to
+
+
 # What a person cancelled
 
 
@@ -295,9 +301,3 @@ def test_the_first_ranking_cancelled_starts_again_on_request_only() -> None:
     assert decide(facts, state, SETTINGS) == []
     asked = replace(state, rank_requested_at=NOON + timedelta(hours=2))
     assert decide(facts, asked, SETTINGS) == [StartRanking(V1)]
-
-
-def test_a_version_that_was_never_promoted_comes_before_everything_else() -> None:
-    state = State(active=None, trained_on=trained(1), versions=(V1,), unpromoted=V1)
-    assert decide(snapshot(labels=labels(9)), state, SETTINGS) == [Promote(V1)]
-    assert Promote(V1) not in decide(snapshot(), replace(state, training=True), SETTINGS)  # it may be about to

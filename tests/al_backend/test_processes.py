@@ -105,7 +105,7 @@ def test_up_brings_everything_up_and_takes_everything_down(tmp_path: Path, port:
     environment = {name: value for name, value in os.environ.items() if name not in ("REDIS_URL", "MODEL_DIR")}
     command = [sys.executable, "-m", "al_backend.cli", "up", "--port", str(port)]
     root = Path(__file__).resolve().parents[2]
-    environment |= {"AL_DATA_DIR": str(tmp_path), "MODEL_DIR": str(tmp_path / "models")}
+    environment |= {"AL_DATA_DIR": str(tmp_path), "MODEL_DIR": str(tmp_path / "models"), "LOG_FORMAT": "json"}
     with (
         (tmp_path / "log").open("wb") as log,
         subprocess.Popen(command, cwd=root, env=environment, stderr=log) as process,
@@ -122,7 +122,10 @@ def test_up_brings_everything_up_and_takes_everything_down(tmp_path: Path, port:
         assert process.wait(timeout=40) == 0
     assert not [member for member in family if member.is_running() and member.status() != psutil.STATUS_ZOMBIE]
     said = (tmp_path / "log").read_text(encoding="utf-8")
-    assert "web       | " in said
+    events = [json.loads(line) for line in said.splitlines()]
+    assert {event.get("process") for event in events} >= {"web", "inference", "cycle", "train", None}
+    assert {"gunicorn.error", "rq.worker", "al_backend.processes"} <= {event["logger"] for event in events}
+    assert not [event for event in events if event["logger"] == "stdout"], "somebody prints in a format of its own"
     assert "Traceback" not in said
 
 

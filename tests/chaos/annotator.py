@@ -50,6 +50,7 @@ class Annotator(threading.Thread):
         self._note = note
         self._ended = threading.Event()
         self._mine: list[tuple[int, int]] = []
+        self.in_hand: int | None = None
         self.submitted = 0
         self.failed = 0
 
@@ -87,14 +88,16 @@ class Annotator(threading.Thread):
         if task is None:
             self._import_more()
             return
-        number = int(task["id"])
+        number = self.in_hand = int(task["id"])
         # Opening a task makes Label Studio ask the backend for a prediction when it has none.
         self._client.request("GET", f"/api/tasks/{number}/", params={"project": self._project})
         if number not in self._truth:  # of an import whose answer was lost
             self._client.submit_annotation(number, [])
+            self.in_hand = None
             return
         result: list[dict[str, Any]] = [] if skip else regions(self._truth[number])
         made = self._client.submit_annotation(number, result, was_cancelled=skip)
+        self.in_hand = None
         self.submitted += 1
         if not skip:
             self._mine.append((number, int(made["id"])))

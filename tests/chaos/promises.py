@@ -101,11 +101,12 @@ def _jobs(stage: Stage) -> list[str]:
 
 
 def served_first(stage: Stage) -> list[str]:
-    """Label Studio's own stream begins where the ranking begins."""
+    """Label Studio's own stream begins where the ranking begins, or with the task that the annotator has in hand."""
     first = stage.client.next_task(stage.project)
     tab = [task for task, _ in stage.client.queue(stage.project, stage.tab, 1000)]
-    locked = {} if first is None else first
-    return [] if first is None or locked["id"] == tab[0] else [f"{locked['id']} is served first, not {tab[0]}"]
+    if first is None or first["id"] == tab[0] or first["id"] == stage.annotator.in_hand:
+        return []
+    return [f"{first['id']} is served first, not {tab[0]} ({first.get('queue')})"]
 
 
 def damaged_versions(stage: Stage) -> list[str]:

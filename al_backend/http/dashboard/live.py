@@ -184,7 +184,7 @@ def _work(queues: Queues, job: Mapping[str, Any], log_lines: int) -> Work:
     done = iteration / iterations if iteration is not None and iterations else None
     phase = str(progress.get("phase") or "")
     parts = []
-    if done is not None and iterations > 1:
+    if done is not None and iterations and iterations > 1:
         parts.append(f"{iteration:,} of {iterations:,}")
     if phase == "train" and progress.get("epoch") is not None:
         parts.append(f"epoch {progress['epoch']:.1f}")

@@ -173,7 +173,9 @@ def image_value_of(registry: Registry, facts: ProjectFacts, remembered: Remember
         if len(values):
             return values[0]
     tasks = registry.ranking_tasks(ranking.project, ranking.id)
-    values = tasks.filter(pl.col("task_id") == task)["image"] if "image" in tasks.columns else []
+    if "image" not in tasks.columns:
+        return None
+    values = tasks.filter(pl.col("task_id") == task)["image"]
     return values[0] if len(values) else None
 
 

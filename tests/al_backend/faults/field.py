@@ -48,10 +48,13 @@ class Field:
         self.images = write_reef(folder / "scenes", POOL, seed=3, size=SIZE, species=SPECIES).images
         self._tabs: dict[int, int] = {}
 
-    def project(self, title: str, **overrides: Any) -> int:
+    def project(
+        self, title: str, *, before_connecting: Callable[[int], object] = lambda _: None, **overrides: Any
+    ) -> int:
         """A connected project with `LABELLED` labels; `overrides` are its own learning settings."""
         client = self.client
         project_id = client.create_project(title, label_config(SPECIES)).id
+        before_connecting(project_id)
         ids = client.upload_images(project_id, [image.path for image in self.images])
         for task, image in zip(ids[:LABELLED], self.images, strict=False):
             client.submit_annotation(task, regions(image))
