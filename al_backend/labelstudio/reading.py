@@ -15,6 +15,7 @@ _PAGE = 1000
 # Ids of an export go into the URL, and 200 of them stay below every proxy's limit of 4 kB.
 _EXPORT_BATCH = 200
 _LONG_SECONDS = 300.0
+_CELL_LENGTH = 490  # Label Studio's limit is 500, before it takes quotes out
 
 _OPEN = {"filter": "filter:tasks:completed_at", "operator": "empty", "type": "Datetime", "value": True}
 _LABELLED = {"filter": "filter:tasks:total_annotations", "operator": "greater", "type": "Number", "value": 0}
@@ -105,7 +106,17 @@ class Reading(Transport):
             "value": [model_version],
         }
         rows = self._tasks(project_id, "id,predictions_model_versions", [contains])
-        return {int(row["id"]) for row in rows if model_version in _names(row.get("predictions_model_versions"))}
+        return {int(row["id"]) for row in rows if self._has_version(project_id, row, model_version)}
+
+    def _has_version(self, project_id: int, row: dict[str, Any], model_version: str) -> bool:
+        cell = row.get("predictions_model_versions")
+        if model_version in _names(cell):
+            return True
+        # Label Studio cuts the cell off, and then the name may be in what is missing.
+        cut = isinstance(cell, str) and len(cell) >= _CELL_LENGTH
+        return cut and any(
+            stored.model_version == model_version for stored in self.predictions(project_id, task_id=int(row["id"]))
+        )
 
     def queue(self, project_id: int, view_id: int, limit: int) -> list[tuple[int, float | None]]:
         """The first `limit` tasks of a Data Manager tab in its order: (task id, the prediction score it shows)."""
@@ -165,8 +176,8 @@ def _number(column: str, operator: str, value: int) -> dict[str, Any]:
 
 
 def _names(cell: Any) -> list[str]:
-    # Text with commas on SQLite, a list on Postgres.
-    return [str(name) for name in cell] if isinstance(cell, list) else str(cell or "").split(",")
+    # Text, with "," between the names on SQLite and ", " on PostgreSQL.
+    return [name.strip() for name in (cell if isinstance(cell, list) else str(cell or "").split(","))]
 
 
 def _prediction(row: dict[str, Any]) -> PredictionRow:

@@ -317,3 +317,19 @@ def test_items_that_got_lost_on_the_way_are_sent_again_and_invalid_ones_are_not_
     report = client(answer).import_predictions(7, items, pause=0)
     assert sent == [[1, 2, 3], [1, 2]]
     assert (report.created, report.dropped) == (2, (2,))
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["v1,v10", "v10, v1", ["v1", "v10"], ", ".join(f"old{number:03d}" for number in range(70))[:500]],
+    ids=["SQLite", "PostgreSQL", "list", "cut off"],
+)
+def test_names_of_versions_are_told_apart_in_every_form_of_the_cell(cell: object) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/api/predictions/":
+            row = {"id": 1, "task": 3, "model_version": "v10", "score": 0.5, "created_at": "2026-01-01T00:00:00Z"}
+            return httpx.Response(200, json=[row])
+        return httpx.Response(200, json={"tasks": [{"id": 3, "predictions_model_versions": cell}]})
+
+    assert client(answer).tasks_with_version(7, "v10") == {3}
+    assert client(answer).tasks_with_version(7, "v0") == set()

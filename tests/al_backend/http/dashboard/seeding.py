@@ -18,16 +18,17 @@ from al_backend import cycle
 from al_backend.inference import Outcome
 from al_backend.jobs.candidates import choose
 from al_backend.jobs.context import Context
+from al_backend.jobs.current import newest_ranking
+from al_backend.jobs.documents import now
 from al_backend.jobs.observe import Observation, read_state
 from al_backend.jobs.observed import note_observation
 from al_backend.jobs.perform import perform
 from al_backend.jobs.publish import publish
 from al_backend.jobs.queues import Queues
-from al_backend.jobs.ranking import newest_ranking, score_shard
+from al_backend.jobs.ranking import score_shard
 from al_backend.labelstudio.labeling_config import parse_labeling_config
 from al_backend.labelstudio.records import Task
 from al_backend.registry import GateVerdict, Registry, Version
-from al_backend.registry.records import utc_now
 from al_backend.settings import Settings
 from model.data.dataset import LabelledImage
 from model.data.reef import SPECIES, write_reef
@@ -221,8 +222,8 @@ def rank_and_publish(seeded: Seeded) -> str:
     active = here.registry.active(project)
     assert active is not None
     with mock.patch("al_backend.jobs.context.context", return_value=here):
-        start = cycle.StartRanking(active.version)
-        perform(here, project, start, _observation(seeded, ""), here.learning(project), utc_now())
+        action = cycle.StartRanking(active.version)
+        perform(here, project, action, _observation(seeded, ""), here.learning(project), now())
         ranking = newest_ranking(here.registry.rankings(project), active.version)
         assert ranking is not None
         for index in range(ranking.shards):
