@@ -79,10 +79,14 @@ def run_worker(settings: Settings, queue_names: Sequence[QueueName]) -> None:
     timer = threading.Thread(target=_look_regularly, args=(here, stop), name="timer", daemon=True)
     connection = here.queues.connection
     with living_worker(connection, names, kind=kind, device=_device(settings, kind)), telling_load(connection):
+        logger.info("Takes jobs from the queues %s", ", ".join(map(str, names)))
         if kind == "cycle":
             timer.start()
         try:
-            worker.work(logging_level=settings.log_level.upper(), dequeue_strategy=dequeue_strategy(kind))
+            worker.work(
+                logging_level=logging.getLogger("rq.worker").getEffectiveLevel(),
+                dequeue_strategy=dequeue_strategy(kind),
+            )
         finally:
             stop.set()
 
