@@ -84,7 +84,7 @@ def run_worker(settings: Settings, queue_names: Sequence[QueueName]) -> None:
             timer.start()
         try:
             worker.work(
-                logging_level=logging.getLogger("rq.worker").getEffectiveLevel(),
+                logging_level=logging.getLevelName(logging.getLogger("rq.worker").getEffectiveLevel()),
                 dequeue_strategy=dequeue_strategy(kind),
             )
         finally:
