@@ -10,9 +10,11 @@ LABEL_STUDIO := .ls-venv/bin/label-studio
 LABEL_STUDIO_STAMP := .ls-venv/.complete
 CYCLES ?= 3
 HEADLESS ?= 0
+CHAOS_FAULTS ?= 300
+CHAOS_SEED ?= 1
 BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 
-.PHONY: help setup label-studio demo test test-long lint format bench docs reference export clean
+.PHONY: help setup label-studio demo test test-long chaos audit lint format bench docs reference export clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -49,6 +51,9 @@ endif
 test-long: setup ## What takes minutes and CI leaves out: large networks on many images, a slow learner by heart
 	$(PYTHON) -m pytest -ra --durations=10 -m long --timeout 3600
 
+chaos: setup $(LABEL_STUDIO_STAMP) ## Somebody labels while everything is killed again and again: CHAOS_FAULTS=300, CHAOS_SEED=1
+	CHAOS_FAULTS=$(CHAOS_FAULTS) CHAOS_SEED=$(CHAOS_SEED) $(PYTHON) -m pytest -ra -m labelstudio tests/chaos
+
 lint: setup ## Check style and types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -75,6 +80,9 @@ reference: setup ## Write the pages anew that are made from the code: settings, 
 export: $(UV) ## Write the requirements files anew from the lock
 	$(UV) export --quiet --frozen --no-default-groups --no-emit-project --no-annotate --no-header --output-file requirements.txt
 	echo "label-studio==1.23.2" | $(UV) pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header --output-file requirements-label-studio.txt -
+
+audit: setup ## Ask for known weaknesses in the dependencies and whether each is a current release: ARGS=--json
+	$(PYTHON) -m tools.audit --uv $(UV) $(ARGS)
 
 clean: ## Remove what was installed and built, keep data/
 	rm -rf .venv .ls-venv .uv .build .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -78,6 +78,7 @@ class LabelStudioServer:
         self.email = email
         self.password = ""
         self.token = ""
+        self._secret_key = ""
         self.log_path = self.data_dir / "label-studio.log"
         self._port = port
         self._port_is_free_choice = port == 0
@@ -175,12 +176,18 @@ class LabelStudioServer:
                 shutil.copyfile(template, database)
         account = self.data_dir / _ACCOUNT
         if not account.exists():
-            content = {"email": self.email, "password": secrets.token_urlsafe(12), "token": secrets.token_hex(20)}
+            content = {
+                "email": self.email,
+                "password": secrets.token_urlsafe(12),
+                "token": secrets.token_hex(20),
+                "secret_key": secrets.token_hex(25),
+            }
             handle = os.open(account, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(handle, "w") as file:
                 json.dump(content, file)
         known = json.loads(account.read_text())
         self.email, self.password, self.token = known["email"], known["password"], known["token"]
+        self._secret_key = known.get("secret_key", "")
 
     def _spawn(self) -> None:
         environment = _clean_environment(self.executable, self.data_dir) | {
@@ -193,6 +200,10 @@ class LabelStudioServer:
             "SSRF_PROTECTION_ENABLED": "false",
             "ML_BLOCK_LOCAL_IP": "false",
         }
+        if self._secret_key:
+            # The one that Label Studio makes itself cannot be read back where it begins with "$" (one in fifty): every
+            # start then makes another, and all access tokens of before are worthless.
+            environment["SECRET_KEY"] = self._secret_key
         arguments = [str(self.executable), "start", "--no-browser", "--internal-host", "127.0.0.1"]
         arguments += ["--port", str(self._port), "--data-dir", str(self.data_dir), "--log-level", "INFO"]
         with self.log_path.open("wb") as log:

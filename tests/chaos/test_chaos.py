@@ -1,6 +1,8 @@
 """Somebody labels without a pause while processes are killed, Redis is emptied and Label Studio misbehaves.
 
-Everything is drawn from a seed. `make chaos` runs 300 faults; `CHAOS_SEED` and `CHAOS_FAULTS` choose others.
+Everything is drawn from a seed. `make chaos` runs 300 faults; `CHAOS_SEED` and `CHAOS_FAULTS` choose others. A seed
+stands for the faults and their moments, not for what they meet: a run that failed is repeated only roughly. What a
+failure turned out to be has a quick test of its own beside the code that was wrong.
 """
 
 from __future__ import annotations
@@ -22,15 +24,18 @@ from tests.chaos.stage import Stage
 
 pytestmark = [pytest.mark.labelstudio, pytest.mark.redis, pytest.mark.slow]
 
-FAULTS = int(os.environ.get("CHAOS_FAULTS", "32"))
+FEW = 32
+FAULTS = int(os.environ.get("CHAOS_FAULTS", FEW))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
+FAILED_ONCE = (4, 5)
+"""Seeds that found something; run by `make chaos`, because each takes minutes."""
 
-_SETTLED_WITHIN = 120.0
+_SETTLED_WITHIN = 300.0  # ten times what it takes on an idle machine
 _STOPPED_WITHIN = 20.0
 
 
 @pytest.mark.timeout(600 + 15 * FAULTS)
-@pytest.mark.parametrize("seed", [SEED])
+@pytest.mark.parametrize("seed", [SEED, *(pytest.param(seed, marks=pytest.mark.long) for seed in FAILED_ONCE)])
 def test_everything_is_right_again_once_it_is_quiet(
     seed: int,
     label_studio_program: Path,
@@ -45,11 +50,12 @@ def test_everything_is_right_again_once_it_is_quiet(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("TMPDIR", str(temporary))
     stage = Stage(label_studio_program, label_studio_template, tmp_path, seed)
-    longest = 8.0 if FAULTS < 100 else 60.0
+    count = FEW if seed in FAILED_ONCE else FAULTS
+    longest = 8.0 if count < 100 else 60.0
     found: list[str] = []
     try:
         with stage:
-            happened = stage.suffer(faults(seed, longest_spell=longest), FAULTS)
+            happened = stage.suffer(faults(seed, longest_spell=longest), count)
             stage.become_quiet()
             found = _until_settled(lambda: promises.unsettled(stage), stage, _SETTLED_WITHIN)
             found += promises.served_first(stage) + promises.damaged_versions(stage) + promises.orphans(stage)
@@ -60,7 +66,7 @@ def test_everything_is_right_again_once_it_is_quiet(
     except BaseException:
         _print(stage, seed)
         raise
-    assert happened == FAULTS
+    assert happened == count
     if found:
         _print(stage, seed)
     assert found == []

@@ -317,3 +317,43 @@ def test_items_that_got_lost_on_the_way_are_sent_again_and_invalid_ones_are_not_
     report = client(answer).import_predictions(7, items, pause=0)
     assert sent == [[1, 2, 3], [1, 2]]
     assert (report.created, report.dropped) == (2, (2,))
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["v1,v10", "v10, v1", ["v1", "v10"], ", ".join(f"old{number:03d}" for number in range(70))[:500]],
+    ids=["SQLite", "PostgreSQL", "list", "cut off"],
+)
+def test_names_of_versions_are_told_apart_in_every_form_of_the_cell(cell: object) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/api/predictions/":
+            row = {"id": 1, "task": 3, "model_version": "v10", "score": 0.5, "created_at": "2026-01-01T00:00:00Z"}
+            return httpx.Response(200, json=[row])
+        return httpx.Response(200, json={"tasks": [{"id": 3, "predictions_model_versions": cell}]})
+
+    assert client(answer).tasks_with_version(7, "v10") == {3}
+    assert client(answer).tasks_with_version(7, "v0") == set()
+
+
+def test_a_token_that_cannot_be_exchanged_for_a_moment_is_asked_for_again_and_nothing_is_sent_twice(
+    no_waiting: list[float],
+) -> None:
+    calls: list[str] = []
+    away = [2]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        calls.append(request.url.path)
+        if request.url.path != "/api/token/refresh/":
+            return httpx.Response(201, json={"created": 1})
+        away[0] -= 1
+        if away[0] >= 0:
+            return httpx.Response(502, text="Bad Gateway")
+        return httpx.Response(200, json={"access": jwt(token_type="access", iat=0, exp=300)})
+
+    assert client(answer, PAT).request("POST", "/api/once", body={}) == {"created": 1}
+    assert calls == ["/api/token/refresh/"] * 3 + ["/api/once"]
+    away[0] = 100
+    with pytest.raises(LabelStudioError, match=r"could not exchange .*: it answered 502 \(Bad Gateway\)\.$") as error:
+        client(answer, PAT).whoami()
+    assert error.value.status == 502
+    assert "LABEL_STUDIO_API_KEY" not in str(error.value)
