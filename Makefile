@@ -14,7 +14,7 @@ CHAOS_FAULTS ?= 300
 CHAOS_SEED ?= 1
 BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 
-.PHONY: help setup label-studio demo test test-long chaos lint format bench docs reference export clean
+.PHONY: help setup label-studio demo test test-long chaos audit lint format bench docs reference export clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -80,6 +80,9 @@ reference: setup ## Write the pages anew that are made from the code: settings, 
 export: $(UV) ## Write the requirements files anew from the lock
 	$(UV) export --quiet --frozen --no-default-groups --no-emit-project --no-annotate --no-header --output-file requirements.txt
 	echo "label-studio==1.23.2" | $(UV) pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header --output-file requirements-label-studio.txt -
+
+audit: setup ## Ask for known weaknesses in the dependencies and whether each is a current release: ARGS=--json
+	$(PYTHON) -m tools.audit --uv $(UV) $(ARGS)
 
 clean: ## Remove what was installed and built, keep data/
 	rm -rf .venv .ls-venv .uv .build .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

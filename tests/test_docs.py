@@ -50,7 +50,7 @@ LABEL_STUDIO_VARIABLES = {
     "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED",
     "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT",
 }
-FOLDERS = ("al_backend", "benchmarks", "docs", "examples", "model", "tests")
+FOLDERS = ("al_backend", "benchmarks", "deploy", "docs", "examples", "model", "tests")
 TOP_FILES = re.compile(r"(?:README\.md|LICENSE|Makefile|Dockerfile|pyproject\.toml|\.ci/run|docker-compose[\w.]*\.yml)")
 
 
@@ -146,6 +146,15 @@ def test_variables_that_are_named_exist() -> None:
         name = code.split("=")[0]
         if ours.fullmatch(name) and not name.startswith("AL_TEST_"):
             assert name in VARIABLES, f"{page} names {name}"
+
+
+def test_pages_of_the_dashboard_that_are_named_exist() -> None:
+    addresses = documented_app().url_map.bind("localhost")
+    named = {code for _, code in inline_code() if re.fullmatch(r"/dashboard[\w/-]*", code)}
+    assert len(named) > 3
+    for path in named:
+        endpoint, _ = addresses.match(path, method="GET")
+        assert not endpoint.endswith("nothing_here"), path
 
 
 # What the pages tell people to type

@@ -116,7 +116,7 @@ def versions() -> Response:
 
 @blueprint.post("/job_status")
 def job_status() -> Response:
-    """How far a job is: queued, started, finished or failed; 410 for one that is not known any more."""
+    """How far a job is: queued, started, finished, failed or canceled; 410 for one that is not known any more."""
     here, job = services(), bodies.text(bodies.read_object(), "job")
     status = client.job_status(here.registry, here.queues, job) if _JOB_ID.fullmatch(job) else None
     if status is None:

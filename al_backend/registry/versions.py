@@ -63,9 +63,17 @@ class VersionShelf(Shelf):
         found = [manifest.version for manifest in manifests if manifest is not None]
         return sorted(found, key=lambda version: (version.number, version.name))
 
-    def version_names(self, project: int) -> list[str]:
-        """Names of the whole versions of a project, without reading them."""
-        return [name for name in self._version_folders(project) if self._is_whole(project, name)]
+    def version_stamps(self, project: int) -> dict[str, int]:
+        """A number for each whole version, by name: as long as it stays the same, so does the version.
+
+        Versions are not read for it: it is the size of what is kept of them beside their files, which changes when a
+        version begins to leave and when its weights are removed, the only changes that there are.
+        """
+        sizes = {
+            name: self._storage.size(f"{self._version_folder(project, name)}/{MANIFEST}")
+            for name in self._version_folders(project)
+        }
+        return {name: size for name, size in sizes.items() if size is not None}
 
     def version_size(self, project: int, name: str) -> int:
         """Bytes of all files of a version.

@@ -17,6 +17,7 @@ from al_backend.http.dashboard.formats import duration
 from al_backend.http.dashboard.state import dashboard
 from al_backend.http.errors import BadRequest, NotKnown
 from al_backend.http.services import Services, services
+from al_backend.jobs.cancel import cancel
 from al_backend.jobs.client import enqueue_reconcile, request_ranking, request_training
 
 logger = logging.getLogger(__name__)
@@ -143,6 +144,8 @@ def _ask_promote(facts: ProjectFacts, version: str) -> Question:
         raise NotKnown(f"Project {facts.id} has no version {version!r}.")
     if facts.active is not None and found.name == facts.active.name:
         raise BadRequest(f"{version} is the active version already.")
+    if found.removed_at is not None:
+        raise BadRequest(f"The weights of {version} were removed to save room; only its record is left.")
     warning = () if found.promoted else (f"The gate refused this version: {found.verdict}",)
     replaced = f"{facts.active.name} stays and can be promoted again." if facts.active else ""
     return Question(
@@ -184,6 +187,27 @@ def _rollback(here: Services, facts: ProjectFacts, _: str) -> str:
     return _tell(here, facts.id, "rollback")
 
 
+def _ask_cancel(facts: ProjectFacts, _: str) -> Question:
+    stays = f"{facts.active.name} stays active" if facts.active else "nothing that is active changes"
+    return Question(
+        "Cancel the training and the ranking?",
+        (
+            "A training that runs stops after the step that it is at, and what it learnt so far is thrown away. A "
+            "ranking in work is dropped. What only waits does not start.",
+            f"{stays[0].upper()}{stays[1:]}, and Label Studio keeps the order that it has.",
+            f"The next training starts with Train now, or after {facts.learning.train_every:,} labels that are newer "
+            "than this moment; the next ranking with Rank now, or when another version becomes active.",
+        ),
+        "Cancel them",
+        "project",
+    )
+
+
+def _cancel(here: Services, facts: ProjectFacts, _: str) -> str:
+    report = cancel(here.queues, here.registry, facts.id)
+    return "nothing" if report.training is None and report.ranking is None else "cancel"
+
+
 def _ask_examine(facts: ProjectFacts, _: str) -> Question:
     return Question(
         "Examine the project?",
@@ -216,5 +240,6 @@ _ACTIONS = {
     "rank": _Action(_ask_rank, _rank),
     "promote": _Action(_ask_promote, _promote),
     "rollback": _Action(_ask_rollback, _rollback),
+    "cancel": _Action(_ask_cancel, _cancel),
     "examine": _Action(_ask_examine, _examine),
 }

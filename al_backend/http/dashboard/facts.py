@@ -28,6 +28,7 @@ class VersionFacts:
 
     Attributes:
         images_labelled: tasks whose labels it was made from, held-out ones included.
+        removed_at: when its weights were removed to save room; None while they are there.
         seconds: that the training took; None where an older release did not say.
         size: bytes of its files.
         intervals: of mAP by chance of the held-out images, by the metric's name; empty where nobody counted them.
@@ -48,6 +49,7 @@ class VersionFacts:
     promoted: bool
     verdict: str
     problems: tuple[str, ...]
+    removed_at: datetime | None
     seconds: float | None
     size: int
     intervals: Mapping[str, tuple[float, float]]
@@ -119,11 +121,11 @@ class ProjectFacts:
 
 
 class Facts:
-    """Reads projects; versions never change, so each is read once per process."""
+    """Reads projects; a version is read again only when it has changed, which happens when its weights go."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._versions: dict[tuple[int, str], VersionFacts] = {}
+        self._versions: dict[tuple[int, str], tuple[int, VersionFacts]] = {}
         self._guard = threading.Lock()
 
     def project(self, registry: Registry, project_id: int) -> ProjectFacts | None:
@@ -169,18 +171,18 @@ class Facts:
 
     def _read_versions(self, registry: Registry, project_id: int) -> tuple[VersionFacts, ...]:
         found = []
-        for name in registry.version_names(project_id):
+        for name, stamp in registry.version_stamps(project_id).items():
             known = self._versions.get((project_id, name))
-            if known is None:
+            if known is None or known[0] != stamp:
                 try:
-                    known = _facts(registry.version(project_id, name), registry.version_size(project_id, name))
+                    known = (stamp, _facts(registry.version(project_id, name), registry.version_size(project_id, name)))
                 except VersionNotFound:
                     continue  # removed in this moment
                 with self._guard:
                     if len(self._versions) >= _MOST_VERSIONS:
                         self._versions.clear()
                     self._versions[project_id, name] = known
-            found.append(known)
+            found.append(known[1])
         return tuple(sorted(found, key=lambda version: (version.number, version.name)))
 
 
@@ -204,6 +206,7 @@ def _facts(version: Version, size: int) -> VersionFacts:
         promoted=version.gate.promoted,
         verdict=version.gate.reason,
         problems=version.problems,
+        removed_at=version.removed_at,
         seconds=float(seconds) if isinstance(seconds, int | float) else None,
         size=size,
         intervals={name: (float(low), float(high)) for name, (low, high) in intervals.items()},

@@ -119,7 +119,8 @@ def notices(code: str) -> str:
         "rollback": "The version that was active before is active again. The pool is ranked by it next.",
         "moved": "The active version has changed. Label Studio gets it when Redis and the workers run again.",
         "examine": "The doctor is looking. It takes some seconds.",
-        "cancel": "The job is asked to stop.",
+        "cancel": "It is cancelled; a training that runs stops after its step.",
+        "nothing": "There was nothing to cancel: no training and no ranking is in work.",
     }.get(code, "")
 
 

@@ -20,6 +20,8 @@ from PIL import Image
 from al_backend.connect import TITLE, connect
 from al_backend.demo.server import LabelStudioServer
 from al_backend.doctor import Finding, Level, examine, treat
+from al_backend.doctor.connection import webhook
+from al_backend.doctor.subject import Subject
 from al_backend.jobs.embedded_redis import EmbeddedRedis
 from al_backend.jobs.liveness import living_worker
 from al_backend.jobs.queues import QueueName, connect_to
@@ -232,6 +234,27 @@ def test_events_come_twice_and_a_foreign_version_is_shown(patient: Patient) -> N
     client.delete_predictions([foreign])
 
 
+def test_a_webhook_that_brings_nothing(patient: Patient) -> None:
+    subject = Subject(patient.settings, patient.client, patient.registry, None, patient.id)
+    (hook,) = patient.client.webhooks(patient.id)
+    right = {name: hook[name] for name in ("url", "headers", "is_active", "send_payload", "send_for_all_actions")}
+    for change, words in (
+        ({"headers": {}}, "Authorization header is missing"),
+        ({"headers": {"Authorization": "Bearer other"}}, "another secret"),
+        ({"is_active": False}, "switched off"),
+        ({"send_payload": False}, "payload"),
+        ({"send_for_all_actions": False}, "all actions"),
+    ):
+        patient.client.request("PATCH", f"/api/webhooks/{hook['id']}/", body=right | change)
+        (finding,) = webhook(subject)
+        assert finding.level is Level.ERROR
+        assert words in finding.message
+        assert f"al-backend connect {patient.id}" in finding.remedy
+    patient.client.request("PATCH", f"/api/webhooks/{hook['id']}/", body=right)
+    (finding,) = webhook(subject)
+    assert finding.ok
+
+
 # What is left to a person
 
 
@@ -299,8 +322,8 @@ def test_a_labelling_config_without_boxes_and_an_address_with_a_query(patient: P
     found = patient.look(asked)
     assert found["labelling config"].level is Level.ERROR
     assert "RectangleLabels" in found["labelling config"].message
-    assert "behind a question mark" in found["model connection"].message
-    assert "AL_PUBLIC_URL" in found["model connection"].remedy
+    assert "behind a question mark" in found["address"].message
+    assert "AL_PUBLIC_URL" in found["address"].remedy
     patient.patch(label_config=LABEL_CONFIG)
 
 

