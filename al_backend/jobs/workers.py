@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 import redis
 
+from al_backend.child_process import leave_with_parent
 from al_backend.errors import BackendError, ConfigError
 from al_backend.jobs.client import enqueue_due_looks, enqueue_reconcile
 from al_backend.jobs.context import INTERLUDE, Context
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 _TICK = 0.5
 _SHARE_EVERY = 20.0
+_ORPHAN_GRACE = 20.0  # seconds, as the supervisor has patience when it stops its children in order
 
 GROUPS: dict[str, tuple[QueueName, ...]] = {
     "inference": (QueueName.PREDICT, QueueName.SCORE),
@@ -117,6 +119,7 @@ def main(arguments: Sequence[str]) -> int:
         settings = load_settings()
         configure_logging(settings)
         remember_secrets(settings)
+        leave_with_parent(grace=_ORPHAN_GRACE)
         names = [QueueName(name) for argument in arguments for name in argument.split(",")]
         run_worker(settings, names)
     except ValueError as error:

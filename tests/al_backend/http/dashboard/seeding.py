@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
-import math
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -13,19 +14,24 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from rq.job import Job, JobStatus
 
 from al_backend import cycle
 from al_backend.inference import Outcome
 from al_backend.jobs.candidates import choose
-from al_backend.jobs.context import Context
+from al_backend.jobs.context import Context, job_name
 from al_backend.jobs.current import newest_ranking
 from al_backend.jobs.documents import now
+from al_backend.jobs.liveness import ensure_job, living_worker, running_job
+from al_backend.jobs.load import telling_load
+from al_backend.jobs.log_tail import log_key
 from al_backend.jobs.observe import Observation, read_state
 from al_backend.jobs.observed import note_observation
 from al_backend.jobs.perform import perform
 from al_backend.jobs.publish import publish
-from al_backend.jobs.queues import Queues
+from al_backend.jobs.queues import QueueName, Queues
 from al_backend.jobs.ranking import score_shard
+from al_backend.jobs.workers import GROUPS
 from al_backend.labelstudio.labeling_config import parse_labeling_config
 from al_backend.labelstudio.records import Task
 from al_backend.registry import GateVerdict, Registry, Version
@@ -310,11 +316,6 @@ def _data_uri(path: Path) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def growth(labels: int) -> float:
-    """A skill that grows with the labels and levels off."""
-    return 0.25 + 0.55 * (1 - math.exp(-labels / 400))
-
-
 def reopened(made: Seeded, settings: Settings, registry: Registry, queues: Queues) -> Seeded:
     """The same project in a copy of its registry."""
     old = made.label_studio
@@ -323,3 +324,42 @@ def reopened(made: Seeded, settings: Settings, registry: Registry, queues: Queue
     here = Context(settings)
     vars(here).update(registry=registry, queues=queues, label_studio=client, inference=made.here.inference)
     return Seeded(here, made.project, client, made.truth, list(made.versions))
+
+
+@contextmanager
+def running_training(queues: Queues, project: int, **progress: Any) -> Iterator[Callable[..., None]]:
+    """A training that says how far it is, without training anything; gives a function that changes what it says."""
+    job_id = job_name("train", project)
+    meta = {"project": project, "kind": "train", "reason": "asked for"}
+    ensure_job(
+        queues, QueueName.TRAIN, job_id, "al_backend.jobs.training.train", project, False, timeout=600, meta=meta
+    )
+    queue = queues.queue(QueueName.TRAIN)
+    queue.remove(job_id)
+    job = Job.fetch(job_id, connection=queues.connection, serializer=queues.serializer)
+    job.set_status(JobStatus.STARTED)
+    job.started_at = now()
+    queues.connection.zadd(queue.started_job_registry.key, {job_id: time.time() + 600})
+
+    def say(**values: Any) -> None:
+        job.meta["progress"] = values
+        job.save()
+
+    say(**progress)
+    queues.connection.lpush(
+        log_key(job_id), "10:00:01 INFO 80 labelled images read", "10:00:11 INFO train: 120 of 600, loss 1.93"
+    )
+    with running_job(queues.connection, job_id):
+        yield say
+    queues.connection.zrem(queue.started_job_registry.key, job_id)
+    job.delete()
+
+
+@contextmanager
+def living_workers(queues: Queues) -> Iterator[None]:
+    """Heartbeats of one worker of each kind."""
+    with ExitStack() as stack:
+        for kind, names in GROUPS.items():
+            stack.enter_context(living_worker(queues.connection, names, kind=kind, device="cpu"))
+        stack.enter_context(telling_load(queues.connection))
+        yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from al_backend.http.app import create_app
-from al_backend.jobs.queues import Queues
+from al_backend.jobs.context import job_name
+from al_backend.jobs.liveness import ensure_job
+from al_backend.jobs.queues import QueueName, Queues
 from al_backend.registry import Registry
 from al_backend.settings import Settings, load_settings
 from tests.al_backend.http.dashboard.seeding import Seeded
@@ -128,12 +131,12 @@ class TestOthers:
     def refused(
         self, client: FlaskClient, seeded: Seeded, registry: Registry, enqueued: Enqueued
     ) -> Callable[..., None]:
-        def check(fields: dict[str, str] | None = None, **headers: str) -> None:
+        def check(fields: dict[str, str] | None = None, said: str = "Nothing was done", **headers: str) -> None:
             address, own = form_of(client, "rollback")
             before = registry.active(5)
             answer = client.post(address, data=own if fields is None else fields, headers=headers)
             assert answer.status_code == 403
-            assert "Nothing was done" in answer.get_data(as_text=True)
+            assert said in answer.get_data(as_text=True)
             assert registry.active(5) == before
             assert enqueued() == []
 
@@ -164,11 +167,11 @@ class TestOthers:
 
     @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:1"])
     def test_from_another_origin(self, refused: Callable[..., None], origin: str) -> None:
-        refused(Origin=origin)
+        refused(said="another site", Origin=origin)
 
     @pytest.mark.parametrize("site", ["cross-site", "same-site"])
     def test_when_the_browser_says_so(self, refused: Callable[..., None], site: str) -> None:
-        refused(**{"Sec-Fetch-Site": site})
+        refused(said="another site", **{"Sec-Fetch-Site": site})
 
     def test_looking_at_an_actions_address_does_nothing(self, client: FlaskClient, seeded: Seeded) -> None:
         assert client.get("/dashboard/projects/5/do/rollback").status_code == 405
@@ -205,3 +208,33 @@ def test_two_processes_of_one_machine_know_the_same_secret(
     assert second.post(address, data=fields).status_code == 303
     secret = settings.data_dir / "dashboard-secret"
     assert secret.stat().st_mode & 0o077 == 0
+
+
+def test_cancel_what_runs(client: FlaskClient, seeded: Seeded, registry: Registry, queues: Queues) -> None:
+    ensure_job(
+        queues,
+        QueueName.TRAIN,
+        job_name("train", 5),
+        "al_backend.jobs.training.train",
+        5,
+        False,
+        timeout=100,
+        meta={"project": 5, "kind": "train"},
+    )
+    page = client.get("/dashboard/projects/5").get_data(as_text=True)
+    assert "waits for a worker" in page
+    assert "confirm/cancel" in page
+    assert notice(client, act(client, "cancel")).startswith("It is cancelled")
+    assert queues.queue(QueueName.TRAIN).count == 0
+    assert notice(client, act(client, "cancel")).startswith("There was nothing to cancel")
+
+
+def test_a_version_without_weights_is_not_promoted(client: FlaskClient, seeded: Seeded, registry: Registry) -> None:
+    gone = seeded.versions[0].name
+    assert f"version={gone}" in client.get("/dashboard/projects/5/versions").get_data(as_text=True)
+    for _ in range(2):  # the first time a version only begins to leave
+        registry.retain(5, [seeded.versions[-1].name], grace=timedelta(0))
+    page = client.get("/dashboard/projects/5/versions").get_data(as_text=True)
+    assert "weights removed" in page
+    assert f"version={gone}" not in page
+    assert client.get(f"/dashboard/projects/5/confirm/promote?version={gone}").status_code == 400
