@@ -11,6 +11,7 @@ import redis
 from rq import get_current_job
 
 from al_backend.jobs.queues import Queues
+from al_backend.masking import masked
 
 LINES = 200
 _KEPT = 86_400
@@ -57,7 +58,7 @@ class _Tail(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Add one line."""
         try:
-            line = self.format(record)[:_LONGEST]
+            line = masked(self.format(record))[:_LONGEST]
             with self._connection.pipeline() as together:
                 together.lpush(self._key, line)
                 together.ltrim(self._key, 0, LINES - 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -74,11 +74,11 @@ def note_observation(
 def read_observed(registry: Registry, project_id: int) -> Observed | None:
     """What the last look found; None before the first one, and after one of an older release."""
     document = registry.read_document(project_id, OBSERVED)
-    if document is None:
+    if document is None or not {field.name for field in fields(Observed)} <= document.keys():
         return None
     values: dict[str, Any] = dict(document)
     return Observed(
-        **{name: values[name] for name in Observed.__slots__ if name not in ("at", "taken")},
+        **{field.name: values[field.name] for field in fields(Observed) if field.name not in ("at", "taken")},
         at=datetime.fromisoformat(values["at"]),
         taken=tuple(values["taken"]),
     )

@@ -18,6 +18,7 @@ from al_backend.errors import BackendError, VersionNotFound
 from al_backend.http.dashboard import formats
 from al_backend.http.dashboard.csrf import Forbidden
 from al_backend.http.errors import BadRequest, NotKnown
+from al_backend.masking import masked
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +97,7 @@ def nothing_here(rest: str) -> Response:
 
 def error_page(status: int, sentence: str) -> Response:
     """A page that says what is wrong."""
+    sentence = masked(sentence)
     title = {403: "Nothing was done", 404: "Not here", 503: "Not possible now"}.get(status, HTTPStatus(status).phrase)
     return make_response(render_template("error.html", title=title, sentence=sentence, status=status), status)
 

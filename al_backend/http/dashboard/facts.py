@@ -74,7 +74,7 @@ class ProjectFacts:
         active: the active version; None before the first promotion, or when its files are gone.
         published: the document about the published order; empty before the first.
         doctor: the document of the doctor's last examination; empty before the first.
-        config_error: why the labelling config cannot be served; "" when it can.
+        config_error: why the labelling config is not served; "" when it is.
     """
 
     id: int
@@ -164,10 +164,11 @@ class Facts:
         except ConfigError as error:
             return self._settings.learning, str(error)
         try:
-            parse_labeling_config(record.label_config)
+            config = parse_labeling_config(record.label_config)
         except LabelConfigError as error:
             return learning, str(error)
-        return learning, ""
+        off = "The labelling config has `model_skip`: this backend neither trains nor predicts here."
+        return learning, off if config.skip else ""
 
     def _read_versions(self, registry: Registry, project_id: int) -> tuple[VersionFacts, ...]:
         found = []

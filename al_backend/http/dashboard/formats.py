@@ -9,6 +9,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from al_backend.masking import masked
+
 NOTHING = "\N{EN DASH}"
 """Stands where there is no number."""
 
@@ -73,8 +75,8 @@ def time_element(value: datetime | str | None) -> Markup:
 
 
 def with_code(text: str) -> Markup:
-    """A sentence with what stands between back ticks as code."""
-    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))
+    """A sentence with what stands between back ticks as code, and without any secret that an error may quote."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(masked(text)))))
 
 
 def measured(value: float | None) -> str:

@@ -199,6 +199,11 @@ class TestWithout:
         registry.register_project(5, label_config="<View/>", overrides={})
         assert "RectangleLabels" in text(client, "/projects/5")
 
+    def test_a_project_that_is_switched_off(self, client: FlaskClient, registry: Registry) -> None:
+        off = LABEL_CONFIG.replace("<RectangleLabels ", '<RectangleLabels model_skip="true" ')
+        registry.register_project(5, label_config=off, overrides={})
+        assert "neither trains nor predicts here" in text(client, "/projects/5")
+
     def test_a_failed_training_is_said(self, client: FlaskClient, seeded: Seeded, registry: Registry) -> None:
         registry.write_document(
             5,
