@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -146,8 +147,11 @@ def orphans(stage: Stage) -> list[str]:
 
 
 def leftovers(stage: Stage, temporary: Path) -> list[str]:
-    """Files that nobody will ever use, after what looks after them has had its turn."""
-    stage.registry.cleanup(stage.project)
+    """Files that nobody will ever use, after what looks after them has had its turn.
+
+    While the backend runs it leaves what is younger than an hour, because somebody may be writing it; now nobody is.
+    """
+    stage.registry.cleanup(stage.project, older_than=timedelta(0))
     model_dir = Path(stage.settings.model_dir)
     # PyTorch keeps one folder per user for what it compiles.
     found = [str(path) for path in temporary.iterdir() if not path.name.startswith("torchinductor_")]
