@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 import psutil
 
+logger = logging.getLogger(__name__)
+
 _PR_SET_PDEATHSIG = 1
+_PR_GET_PDEATHSIG = 2
+_LOOK_EVERY = 0.5
 
 
 def start_child(
@@ -90,3 +97,31 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() == 1:
         raise SystemExit("The parent process is gone already.")
+
+
+def leave_with_parent(*, grace: float) -> None:
+    """From inside a process that `start_child` started: end for good `grace` seconds after its parent is gone (Linux).
+
+    The SIGTERM that comes then lets work in hand be finished. With nobody left to lose patience, a training would go
+    on for hours beside the backend that was started instead. Other processes are left alone.
+    """
+    if not _tied_to_parent():
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_EVERY)
+        time.sleep(grace)
+        logger.warning("What started this process is gone for %.0f s; it ends", grace)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def _tied_to_parent() -> bool:
+    if sys.platform != "linux":
+        return False
+    number = ctypes.c_int(0)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_GET_PDEATHSIG, ctypes.byref(number), 0, 0, 0)
+    return number.value != 0

@@ -76,7 +76,7 @@ class RankingState:
     Attributes:
         id: of the ranking, which is also the model version under which it is published.
         created_at: when the pool was listed.
-        missing: shards that are neither finished nor waiting nor being worked on.
+        missing: shards that should be enqueued: of the next unfinished ones, those neither waiting nor being worked on.
         unfinished: number of shards without a result.
         published: whether Label Studio serves this ranking.
         unranked: tasks that the ranking left out on purpose (`pool_size`).
@@ -141,6 +141,8 @@ class State:
     rank_cancelled_at: datetime | None = None
     ranking_cancelled: bool = False
     """Whether a person cancelled the active version's newest ranking; `ranking` is then the published one, if any."""
+    untidy: bool = False
+    tidying: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +213,12 @@ class Retire:
     predictions: tuple[int, ...] = field(default=())
 
 
-Action = Promote | Train | StartRanking | ScoreShards | Choose | Publish | ScoreNew | Repoint | Retire
+@dataclass(frozen=True, slots=True)
+class Tidy:
+    """Remove weights and rankings that nothing needs any more."""
+
+
+Action = Promote | Train | StartRanking | ScoreShards | Choose | Publish | ScoreNew | Repoint | Retire | Tidy
 
 
 def decide(snapshot: Snapshot, state: State, settings: LearningSettings) -> list[Action]:
@@ -233,6 +240,10 @@ def decide(snapshot: Snapshot, state: State, settings: LearningSettings) -> list
         old = tuple(name for name in sorted(snapshot.stored) if _is_ours(name, state) and name not in kept)
         if (old or snapshot.duplicates) and not state.retiring:
             actions.append(Retire(old, snapshot.duplicates))
+        # With the new order served nobody reads the old one; a training may need the version that it started from.
+        quiet = state.ranking is not None and state.ranking.published and not state.training
+        if state.untidy and quiet and not state.tidying:
+            actions.append(Tidy())
     return actions
 
 

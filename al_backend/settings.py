@@ -173,6 +173,21 @@ class Settings(LearningSettings, BaseSettings):
     train_timeout: int = Field(86_400, ge=60, description="Seconds after which a training is stopped.")
     publish_chunk: int = Field(500, ge=1, le=500, description="Predictions per import request.")
     publish_pause: float = Field(0.2, ge=0, description="Seconds between two writes, so that annotators keep going.")
+    publish_rate: float = Field(
+        500.0, gt=0, description="Predictions per second that all processes together write into Label Studio at most."
+    )
+    keep_versions: int = Field(
+        10,
+        ge=0,
+        description="Newest versions whose weights are kept, beside the active, the previous, the best; 0 keeps all.",
+    )
+    share_settings: bool = Field(
+        True,
+        description="Put these settings and the key of Label Studio into Redis, for workers on other machines.",
+    )
+    weights_cache_mb: float = Field(
+        2048.0, ge=0, description="Size of the local copies of versions when `MODEL_DIR` is remote."
+    )
     image_hosts: tuple[str, ...] = Field(
         (),
         description='Hosts besides Label Studio that images may come from, as JSON list; ["*"] allows all that are '

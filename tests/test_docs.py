@@ -148,6 +148,15 @@ def test_variables_that_are_named_exist() -> None:
             assert name in VARIABLES, f"{page} names {name}"
 
 
+def test_pages_of_the_dashboard_that_are_named_exist() -> None:
+    addresses = documented_app().url_map.bind("localhost")
+    named = {code for _, code in inline_code() if re.fullmatch(r"/dashboard[\w/-]*", code)}
+    assert len(named) > 3
+    for path in named:
+        endpoint, _ = addresses.match(path, method="GET")
+        assert not endpoint.endswith("nothing_here"), path
+
+
 # What the pages tell people to type
 
 

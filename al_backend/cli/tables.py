@@ -37,7 +37,11 @@ def versions_document(versions: Iterable[Version], active: ActivePointer | None)
                 "gate",
             },
         )
-        | {"labels": version.images_labelled, "active": active is not None and active.version == version.name}
+        | {
+            "labels": version.images_labelled,
+            "active": active is not None and active.version == version.name,
+            "weights": _weights(version),
+        }
         for version in versions
     ]
 
@@ -46,7 +50,7 @@ def versions_text(document: list[dict[str, Any]]) -> RenderableType:
     """A table of versions, the active one marked."""
     if not document:
         return "No version yet: the first one is trained when enough images are labelled, or by `al-backend train`."
-    table = Table("", "version", "labels", "boxes", "mAP50", "mAP50-95", "gate", "trained at")
+    table = Table("", "version", "labels", "boxes", "mAP50", "mAP50-95", "gate", "weights", "trained at")
     for row in document:
         metrics = row["metrics"] or {}
         table.add_row(
@@ -57,9 +61,17 @@ def versions_text(document: list[dict[str, Any]]) -> RenderableType:
             _share(metrics.get("map50")),
             _share(metrics.get("map50_95")),
             escape(("promoted: " if row["gate"]["promoted"] else "refused: ") + row["gate"]["reason"]),
+            row["weights"],
             row["created_at"][:16].replace("T", " "),
         )
     return table
+
+
+def _weights(version: Version) -> str:
+    """Whether it can be promoted: kept, leaving (for some minutes more), or removed."""
+    if version.removed_at is not None:
+        return "removed"
+    return "kept" if version.leaving_since is None else "leaving"
 
 
 def status_text(document: dict[str, Any]) -> RenderableType:

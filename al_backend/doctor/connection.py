@@ -21,7 +21,7 @@ def model_connection(subject: Subject, project: Project) -> Iterator[Finding]:
     ours = our_backends(backends, url)
     if urlsplit(url).query or urlsplit(url).fragment:
         yield error(
-            check,
+            "address",
             f"The address {url} has a part behind a question mark or #: Label Studio would send events to "
             f"{url}/webhook, which is another place. Expected none.",
             f"Set AL_PUBLIC_URL without it, restart, and run `al-backend connect {subject.project_id}`.",

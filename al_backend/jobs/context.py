@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any
@@ -16,13 +17,19 @@ from al_backend.inference import Inference
 from al_backend.jobs.failures import keeping_failure
 from al_backend.jobs.liveness import running_job
 from al_backend.jobs.locks import exclusive
+from al_backend.jobs.pace import Pace
 from al_backend.jobs.queues import Queues, connect
+from al_backend.jobs.ranking_memory import RankingMemory
+from al_backend.jobs.shared_settings import adopt
 from al_backend.labelstudio.client import LabelStudio
 from al_backend.labelstudio.images import ImageSource
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
 from al_backend.masking import remember_secrets
 from al_backend.registry import ProjectRecord, Registry
 from al_backend.settings import LearningSettings, Settings, load_settings
+
+INTERLUDE: ContextVar[Callable[[], None] | None] = ContextVar("interlude", default=None)
+"""What a long job calls between two batches, so that a person who waits is answered at once; of the worker's thread."""
 
 
 class Context:
@@ -34,7 +41,7 @@ class Context:
     @cached_property
     def registry(self) -> Registry:
         """The registry at `MODEL_DIR`."""
-        return Registry(self.settings.model_dir, cache_folder=self.settings.data_dir / "cache")
+        return open_registry(self.settings)
 
     @cached_property
     def queues(self) -> Queues:
@@ -44,7 +51,7 @@ class Context:
     @cached_property
     def label_studio(self) -> LabelStudio:
         """The Label Studio that holds the projects."""
-        return LabelStudio.from_settings(self.settings)
+        return LabelStudio.from_settings(self.settings, pace=Pace(lambda: self.queues.connection))
 
     @cached_property
     def images(self) -> ImageSource:
@@ -55,6 +62,11 @@ class Context:
     def inference(self) -> Inference:
         """Warm detectors of this process."""
         return Inference(self.settings, self.registry, self.images)
+
+    @cached_property
+    def rankings(self) -> RankingMemory:
+        """The last rankings of this process."""
+        return RankingMemory()
 
     def project(self, project_id: int) -> ProjectRecord:
         """The registered project.
@@ -82,10 +94,19 @@ class Context:
             yield
 
 
+def open_registry(settings: Settings) -> Registry:
+    """The registry at `MODEL_DIR`, with its copies among the data of this machine."""
+    return Registry(settings.model_dir, cache_folder=settings.data_dir / "cache", cache_mb=settings.weights_cache_mb)
+
+
 @lru_cache(maxsize=1)
 def context() -> Context:
-    """The context of this process, from its environment."""
-    settings = load_settings()
+    """The context of this process, from its environment and from what the main process shares.
+
+    Raises:
+        ConfigError: it was given no key of Label Studio, and nobody shares one; asked again, it looks again.
+    """
+    settings = adopt(load_settings())
     remember_secrets(settings)
     return Context(settings)
 

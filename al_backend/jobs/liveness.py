@@ -14,7 +14,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -158,49 +159,70 @@ def remembers(connection: redis.Redis) -> bool:
 
 def in_flight(queues: Queues, name: QueueName, job_id: str) -> bool:
     """Whether a job is waiting in its queue or being worked on by a living process."""
-    connection = queues.connection
-    entries = _entries(connection, job_id)
-    if any(process_lives(entry) for entry in entries):
-        return True
-    try:
-        job = Job.fetch(job_id, connection=connection, serializer=queues.serializer)
-    except NoSuchJobError:
-        return False
-    status = job.get_status(refresh=False)
-    if status == JobStatus.QUEUED and queues.queue(name).get_job_position(job_id) is not None:
-        return True
-    if status not in (JobStatus.QUEUED, JobStatus.STARTED) or entries:
-        return False
-    if status == JobStatus.QUEUED:
-        return _waits_or_begins(queues, name, job_id)
-    return job.started_at is not None and time.time() - job.started_at.timestamp() < EXPIRY
+    return bool(which_in_flight(queues, name, [job_id]))
 
 
-def _waits_or_begins(queues: Queues, name: QueueName, job_id: str) -> bool:
-    """Whether a job between two steps gets into its queue, or gets its first heartbeat; both happen at once."""
-    queue = queues.queue(name)
+def which_in_flight(queues: Queues, name: QueueName, job_ids: Sequence[str]) -> set[str]:
+    """Those of some jobs that wait in their queue or are being worked on by a living process.
+
+    A handful of requests to Redis, however many jobs there are.
+    """
+    found: set[str] = set()
+    rest = list(job_ids)
     deadline = time.monotonic() + _TAKING
-    while time.monotonic() < deadline:
-        entries = _entries(queues.connection, job_id)
-        if entries:
-            return any(process_lives(entry) for entry in entries)
-        if queue.get_job_position(job_id) is not None:
-            return True
-        time.sleep(0.05)
-    return False
+    while rest:
+        entries = _entries(queues.connection, rest)
+        found |= {job for job in rest if any(map(process_lives, entries[job]))}
+        # Before the queue, because a job that leaves it between the two looks has begun by then.
+        states = _states(queues, [job for job in rest if job not in found])
+        found |= _waiting(queues, name, [job for job in states if states[job][0] == JobStatus.QUEUED])
+        found |= {job for job, state in states.items() if _has_just_begun(state) and not entries[job]}
+        # Between two steps a job gets into its queue, or gets its first heartbeat; both happen at once.
+        rest = [job for job, state in states.items() if state[0] == JobStatus.QUEUED and job not in found]
+        rest = [job for job in rest if not entries[job]]
+        if rest and time.monotonic() >= deadline:
+            break
+        if rest:
+            time.sleep(0.05)
+    return found
 
 
-def _entries(connection: redis.Redis, job_id: str) -> list[dict[str, Any]]:
-    """Of the worker that took a job and of the process that runs it, those that are there."""
-    found = cast("list[bytes | None]", connection.mget(taken_key(job_id), job_key(job_id)))
-    return [json.loads(entry) for entry in found if entry is not None]
+def _waiting(queues: Queues, name: QueueName, job_ids: Sequence[str]) -> set[str]:
+    queue = queues.queue(name)
+    if len(job_ids) == 1:
+        return {job for job in job_ids if queue.get_job_position(job) is not None}
+    return set(job_ids) & set(queue.get_job_ids()) if job_ids else set()
+
+
+def _states(queues: Queues, job_ids: Sequence[str]) -> dict[str, tuple[JobStatus | None, datetime | None]]:
+    """Status and beginning of each job; both None where Redis knows no such job."""
+    if not job_ids:
+        return {}
+    jobs = Job.fetch_many(list(job_ids), connection=queues.connection, serializer=queues.serializer)
+    return {
+        job_id: (None, None) if job is None else (job.get_status(refresh=False), job.started_at)
+        for job_id, job in zip(job_ids, jobs, strict=True)
+    }
+
+
+def _has_just_begun(state: tuple[JobStatus | None, datetime | None]) -> bool:
+    status, started_at = state
+    return status == JobStatus.STARTED and started_at is not None and time.time() - started_at.timestamp() < EXPIRY
+
+
+def _entries(connection: redis.Redis, job_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Per job, of the worker that took it and of the process that runs it, those that are there."""
+    keys = [key for job in job_ids for key in (taken_key(job), job_key(job))]
+    found = iter(cast("list[bytes | None]", connection.mget(keys)))
+    pairs = {job: (next(found), next(found)) for job in job_ids}
+    return {job: [json.loads(entry) for entry in pair if entry is not None] for job, pair in pairs.items()}
 
 
 def any_in_flight(queues: Queues, name: QueueName, prefix: str) -> bool:
     """Whether a job whose id starts with `prefix` is in flight."""
     queue = queues.queue(name)
     ids = {*queue.get_job_ids(), *queue.started_job_registry.get_job_ids(cleanup=False)}
-    return any(in_flight(queues, name, job_id) for job_id in ids if job_id.startswith(prefix))
+    return bool(which_in_flight(queues, name, sorted(job_id for job_id in ids if job_id.startswith(prefix))))
 
 
 def ensure_job(

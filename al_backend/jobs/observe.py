@@ -17,13 +17,16 @@ from al_backend.jobs.documents import (
     read_attempt,
     requested_at,
 )
-from al_backend.jobs.liveness import any_in_flight, in_flight
+from al_backend.jobs.liveness import any_in_flight, in_flight, which_in_flight
+from al_backend.jobs.pool_memory import PoolMemory, superseded
 from al_backend.jobs.queues import QueueName
+from al_backend.jobs.sizes import RETIRE_SLICE, WINDOW
 from al_backend.jobs.strategies import looks_closer, strategy_of
 from al_backend.labelstudio.client import LabelStudio, Task
 from al_backend.labelstudio.codec import choose_annotation, label_digest
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
 from al_backend.registry import ActivePointer, Phase, Ranking, Version
+from al_backend.retention import plan
 
 
 class LabelMemory:
@@ -56,7 +59,7 @@ class Observation:
     title: str = ""
 
 
-def observe(here: Context, memory: LabelMemory, project_id: int) -> Observation:
+def observe(here: Context, memory: LabelMemory, pools: PoolMemory, project_id: int) -> Observation:
     """Read a project in Label Studio; a changed labelling config is kept in the registry.
 
     Raises:
@@ -71,11 +74,12 @@ def observe(here: Context, memory: LabelMemory, project_id: int) -> Observation:
     config = parse_labeling_config(project.label_config)
     taken_at = now()
     labels = memory.digests(client, project_id)
-    pool = client.open_tasks(project_id)
+    pool = pools.pool(client, project_id, config)
     published = published_model_version(here.registry, project_id)
     # Label Studio lists the project's current model version even when no prediction has it.
     stored = {name: count for name, count in client.model_versions(project_id).items() if count > 0}
-    scored = client.tasks_with_version(project_id, published) if published in stored else set()
+    scored = pools.scored(client, project_id, published, stored, pool) if published in stored else set()
+    count = stored.get(published or "", 0)
     model_version = project.model_version or ""
     snapshot = cycle.Snapshot(
         classes=config.labels,
@@ -85,7 +89,9 @@ def observe(here: Context, memory: LabelMemory, project_id: int) -> Observation:
         titles=_titles(client, project_id) if model_version != (published or "") else frozenset(),
         stored=stored,
         scored=frozenset(scored),
-        duplicates=_duplicates(client, project_id, published) if stored.get(published or "", 0) > len(scored) else (),
+        duplicates=tuple(superseded(client, project_id, published or "", count, RETIRE_SLICE))
+        if count > len(scored)
+        else (),
         taken_at=taken_at,
     )
     return Observation(snapshot, pool, config, project.title)
@@ -94,18 +100,6 @@ def observe(here: Context, memory: LabelMemory, project_id: int) -> Observation:
 def _titles(client: LabelStudio, project_id: int) -> frozenset[str]:
     """Titles of the project's model connections; asked for only when needed, because Label Studio then calls us."""
     return frozenset(str(backend.get("title")) for backend in client.ml_backends(project_id))
-
-
-def _duplicates(client: LabelStudio, project_id: int, model_version: str | None) -> tuple[int, ...]:
-    """Predictions of a model version that a newer one of the same task supersedes."""
-    seen: set[int] = set()
-    found: list[int] = []
-    for row in sorted(client.predictions(project_id), key=lambda row: -row.id):
-        if row.model_version == model_version:
-            if row.task in seen:
-                found.append(row.id)
-            seen.add(row.task)
-    return tuple(sorted(found))
 
 
 def trained_on(versions: list[Version]) -> cycle.TrainedOn | None:
@@ -121,6 +115,7 @@ def read_state(here: Context, project_id: int) -> cycle.State:
     registry, queues = here.registry, here.queues
     # The queues before the registry: a job that ends in between is then seen as running and its result as there. The
     # other way round it would be neither, and a training would be started for labels that have just been trained on.
+    tidying = in_flight(queues, QueueName.PUBLISH, job_name("tidy", project_id))
     training = in_flight(queues, QueueName.TRAIN, job_name("train", project_id))
     publishing = in_flight(queues, QueueName.PUBLISH, job_name("publish", project_id))
     retiring = in_flight(queues, QueueName.PUBLISH, job_name("retire", project_id))
@@ -134,6 +129,7 @@ def read_state(here: Context, project_id: int) -> cycle.State:
     if current.ranking is not None:
         state = _ranking_state(here, project_id, current.ranking, published=current.ranking.id == published)
     rank_cancelled = cancelled_ranking(registry, project_id)
+    rankings = registry.rankings(project_id)
     return cycle.State(
         active=active.version if active else None,
         trained_on=trained_on(versions),
@@ -152,6 +148,8 @@ def read_state(here: Context, project_id: int) -> cycle.State:
         rank_cancelled_at=None if rank_cancelled is None else rank_cancelled.at,
         ranking_cancelled=current.cancelled is not None,
         unpromoted=_unpromoted(versions, active),
+        untidy=plan(versions, rankings, active, published, last=here.settings.keep_versions, now=now()).due,
+        tidying=tidying,
     )
 
 
@@ -177,14 +175,12 @@ def _ranking_state(here: Context, project_id: int, current: Ranking, *, publishe
         else:
             phase, kind = Phase.CLOSER, "closer"
             unfinished = set(listed["shard"]) - registry.finished_shards(project_id, current.id, phase)
+    names = {job_name(kind, project_id, current.id, index): index for index in sorted(unfinished)[:WINDOW]}
+    waiting = which_in_flight(queues, QueueName.SCORE, list(names))
     return cycle.RankingState(
         id=current.id,
         created_at=current.created_at,
-        missing=tuple(
-            index
-            for index in sorted(unfinished)
-            if not in_flight(queues, QueueName.SCORE, job_name(kind, project_id, current.id, index))
-        ),
+        missing=tuple(index for name, index in names.items() if name not in waiting),
         unfinished=len(unfinished),
         published=published,
         unranked=_unranked(here, current),

@@ -15,6 +15,7 @@ from al_backend.jobs.documents import RANK_REQUEST, THROUGHPUT, now, requested_a
 from al_backend.jobs.liveness import ensure_job
 from al_backend.jobs.observe import Observation
 from al_backend.jobs.queues import QueueName
+from al_backend.jobs.sizes import WINDOW
 from al_backend.jobs.strategies import context_fields, strategy_fields, strategy_of, substitutes
 from al_backend.labelstudio.client import Task
 from al_backend.labelstudio.labeling_config import LabelingConfig
@@ -77,7 +78,7 @@ def perform(
         if cancelled is not None and cancelled.at > decided_at:
             return f"no ranking with {action.version}: it was cancelled in this moment"
         created = _create_ranking(here, project_id, action.version, pool, config, settings)
-        _enqueue_shards(here, project_id, created.id, range(created.shards))
+        _enqueue_shards(here, project_id, created.id, range(min(created.shards, WINDOW)))
         return f"ranking {created.id} of {created.tasks} tasks in {created.shards} shards"
     if isinstance(action, cycle.ScoreShards):
         _enqueue_shards(here, project_id, action.ranking, action.shards, closer=action.closer)
@@ -128,6 +129,17 @@ def perform(
     if isinstance(action, cycle.Repoint):
         here.label_studio.publish_model_version(project_id, action.model_version)
         return f"model version was {seen.snapshot.model_version!r}, set back to {action.model_version}"
+    if isinstance(action, cycle.Tidy):
+        ensure_job(
+            queues,
+            QueueName.PUBLISH,
+            job_name("tidy", project_id),
+            "al_backend.jobs.tidy.tidy",
+            project_id,
+            timeout=_PUBLISH_TIMEOUT,
+            meta=meta | {"kind": "tidy"},
+        )
+        return "making room among versions and rankings"
     ensure_job(
         queues,
         QueueName.PUBLISH,

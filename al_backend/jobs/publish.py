@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Callable
 
 import polars as pl
 
@@ -16,13 +17,12 @@ from al_backend.jobs.client import look_later
 from al_backend.jobs.context import Context, job_running, report_progress
 from al_backend.jobs.current import current_ranking, is_cancelled
 from al_backend.jobs.documents import PUBLISHED, now, published_model_version
-from al_backend.jobs.ranking import order, prediction_items
+from al_backend.jobs.pool_memory import superseded
+from al_backend.jobs.ranking import order, placement_of, prediction_items
+from al_backend.jobs.sizes import BLOCK, RETIRE_SLICE
 from al_backend.registry import Ranking
 
 logger = logging.getLogger(__name__)
-
-RETIRE_SLICE = 50
-"""Predictions deleted in one job: about five seconds, so that a reconcile behind it does not wait long."""
 
 
 def publish(project_id: int, ranking_id: str) -> int:
@@ -36,12 +36,12 @@ def publish(project_id: int, ranking_id: str) -> int:
     """
     with job_running() as here:
         ranking = here.registry.ranking(project_id, ranking_id)
-        complete = order(here, ranking)
+        tasks = order(here, ranking).height
         ordered_at = now()
         started = time.monotonic()
         with here.writing(project_id):
             try:
-                created = _import(here, ranking, complete)
+                created = _import(here, ranking)
                 _stop_if_cancelled(here, ranking)
             except _PublicationCancelled:
                 logger.info("Project %d: publishing %s was cancelled by hand", project_id, ranking_id)
@@ -60,14 +60,14 @@ def publish(project_id: int, ranking_id: str) -> int:
                     "ranking": ranking.id,
                     "version": ranking.version,
                     "model_version": ranking.model_version,
-                    "tasks": len(complete),
+                    "tasks": tasks,
                     "published_at": now().isoformat(),
                     "rank_seconds": round((ordered_at - ranking.created_at).total_seconds(), 2),
                     "publish_seconds": round(time.monotonic() - started, 2),
                 },
             )
         telemetry.add(here.queues.connection, metrics.RANKINGS, project=project_id)
-        logger.info("Project %d: Label Studio serves %d tasks by %s", project_id, len(complete), ranking_id)
+        logger.info("Project %d: Label Studio serves %d tasks by %s", project_id, tasks, ranking_id)
         look_later(here.queues, project_id, f"{ranking_id} is published")
         return created
 
@@ -79,8 +79,7 @@ def retire(project_id: int) -> int:
         Predictions deleted.
     """
     with job_running() as here, here.writing(project_id):
-        doomed = _obsolete(here, project_id)
-        deleted = here.label_studio.delete_predictions(doomed[:RETIRE_SLICE])
+        deleted = here.label_studio.delete_predictions(_obsolete(here, project_id, RETIRE_SLICE))
         telemetry.add(here.queues.connection, metrics.PREDICTIONS_DELETED, deleted, project=project_id)
         look_later(here.queues, project_id, f"{deleted} old predictions are deleted")
         return deleted
@@ -95,67 +94,91 @@ def _stop_if_cancelled(here: Context, ranking: Ranking) -> None:
         raise _PublicationCancelled(ranking.id)
 
 
-def _import(here: Context, ranking: Ranking, complete: pl.DataFrame) -> int:
-    """Import what is still open and not there yet, most informative first."""
+def _import(here: Context, ranking: Ranking) -> int:
+    """Import what is still open and not there yet, most informative first, a block of the order at a time."""
+    _stop_if_cancelled(here, ranking)
     project_id = ranking.project
     client = here.label_studio
-    open_tasks = {task.id for task in client.open_tasks(project_id)}
-    score_of = dict(zip(complete["task_id"], complete["order_score"], strict=True))
-    stored = [row for row in client.predictions(project_id) if row.model_version == ranking.model_version]
-    # Label Studio may have stored a live answer under this name before there was an order; its score means nothing.
-    stray = [row.id for row in stored if row.task in score_of and row.score != score_of[row.task]]
-    client.delete_predictions(stray)
-    have = {row.task for row in stored} - {row.task for row in stored if row.id in set(stray)}
-    todo = complete.filter(pl.col("task_id").is_in(list(open_tasks - have)))
+    open_tasks = client.open_task_ids(project_id)
+    missing = open_tasks - _stored(here, ranking)
+    created = done = 0
+    for block in here.registry.order_blocks(project_id, ranking.id, BLOCK):
+        todo = block.filter(pl.col("task_id").is_in(list(missing)))
 
-    def look(done: int) -> None:
-        report_progress(phase="publish", iteration=done, iterations=len(todo))
-        _stop_if_cancelled(here, ranking)
+        def look(count: int, before: int = done) -> None:
+            report_progress(phase="publish", iteration=before + count, iterations=len(missing))
+            _stop_if_cancelled(here, ranking)
 
-    _stop_if_cancelled(here, ranking)
+        def importing(frame: pl.DataFrame, look: Callable[[int], None] = look) -> tuple[int, tuple[int, ...]]:
+            report = client.import_predictions(
+                project_id,
+                prediction_items(frame, ranking.model_version),
+                chunk=here.settings.publish_chunk,
+                pause=here.settings.publish_pause,
+                rate=here.settings.publish_rate,
+                absent=True,
+                on_progress=look,
+            )
+            connection = here.queues.connection
+            telemetry.add(connection, metrics.PREDICTIONS_WRITTEN, report.created, project=project_id)
+            telemetry.add(connection, metrics.PREDICTIONS_DROPPED, len(report.dropped), project=project_id)
+            return report.created, report.dropped
 
-    def importing(frame: pl.DataFrame) -> tuple[int, tuple[int, ...]]:
-        report = client.import_predictions(
-            project_id,
-            prediction_items(frame, ranking.model_version),
-            chunk=here.settings.publish_chunk,
-            pause=here.settings.publish_pause,
-            on_progress=look,
-        )
-        connection = here.queues.connection
-        telemetry.add(connection, metrics.PREDICTIONS_WRITTEN, report.created, project=project_id)
-        telemetry.add(connection, metrics.PREDICTIONS_DROPPED, len(report.dropped), project=project_id)
-        return report.created, report.dropped
-
-    created, dropped = importing(todo)
-    if dropped:
-        logger.warning("Project %d: Label Studio dropped the boxes of tasks %s", project_id, list(dropped)[:20])
-        # A task must not fall out of the queue because of its boxes: it keeps its place without them.
-        bare = todo.filter(pl.col("task_id").is_in(list(dropped))).with_columns(pl.lit(json.dumps([])).alias("regions"))
-        again, still = importing(bare)
-        created += again
-        if still:
-            logger.error("Project %d: Label Studio takes no prediction for tasks %s", project_id, list(still)[:20])
+        some, dropped = importing(todo)
+        if dropped:
+            logger.warning("Project %d: Label Studio dropped the boxes of tasks %s", project_id, list(dropped)[:20])
+            # A task must not fall out of the queue because of its boxes: it keeps its place without them.
+            empty = pl.lit(json.dumps([])).alias("regions")
+            again, still = importing(todo.filter(pl.col("task_id").is_in(list(dropped))).with_columns(empty))
+            some += again
+            if still:
+                logger.error("Project %d: Label Studio takes no prediction for tasks %s", project_id, list(still)[:20])
+        created += some
+        done += len(todo)
     return created
 
 
-def _obsolete(here: Context, project_id: int) -> list[int]:
-    """Ids of our predictions of former model versions, then of superseded duplicates, oldest first."""
-    registry = here.registry
+def _stored(here: Context, ranking: Ranking) -> set[int]:
+    """Tasks that hold a prediction of the ranking already, after those were deleted that do not belong there."""
+    project_id, client = ranking.project, here.label_studio
+    if not client.model_versions(project_id).get(ranking.model_version):
+        return set()
+    have: set[int] = set()
+    stray: list[int] = []
+    placement = here.rankings.placement(ranking, lambda: placement_of(here, ranking))
+    for rows in client.predictions_of(project_id, ranking.model_version):
+        for row in rows:
+            if row.model_version != ranking.model_version:
+                continue
+            # Label Studio may have stored a live answer under this name before there was an order; its score means
+            # nothing.
+            if placement.score_of(row.task) in (None, row.score):
+                have.add(row.task)
+            else:
+                stray.append(row.id)
+    client.delete_predictions(stray)
+    return have
+
+
+def _obsolete(here: Context, project_id: int, limit: int) -> list[int]:
+    """Ids of our predictions of former model versions, then of superseded duplicates, no more than a slice of them.
+
+    Which these are is read anew for each slice, but never more of it than the slice needs.
+    """
+    registry, client = here.registry, here.label_studio
     ours = {version.name for version in registry.versions(project_id)} | {UNTRAINED}
     published = published_model_version(registry, project_id)
     if published is None:
         return []
     coming = current_ranking(registry, project_id).ranking
-    kept = None if coming is None else coming.id
-    newest: set[int] = set()
+    kept = {published, None if coming is None else coming.id}
+    stored = client.model_versions(project_id)
     doomed: list[int] = []
-    for row in sorted(here.label_studio.predictions(project_id), key=lambda row: -row.id):
-        name = row.model_version or ""
-        if name == published:
-            if row.task in newest:
-                doomed.append(row.id)
-            newest.add(row.task)
-        elif version_of(name) in ours and name != kept:
-            doomed.append(row.id)
-    return sorted(doomed)
+    for name in sorted(stored):
+        if version_of(name) not in ours or name in kept or not stored[name]:
+            continue
+        for rows in client.predictions_of(project_id, name):
+            doomed += [row.id for row in rows if row.model_version == name]
+            if len(doomed) >= limit:
+                return doomed[:limit]
+    return (doomed + superseded(client, project_id, published, stored.get(published, 0), limit))[:limit]

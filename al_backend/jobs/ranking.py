@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from al_backend import logs, metrics
 from al_backend.errors import BackendError
-from al_backend.inference import Outcome
+from al_backend.inference import BATCH, Outcome
 from al_backend.jobs import telemetry
 from al_backend.jobs.candidates import readable_and_labelled
 from al_backend.jobs.client import enqueue_reconcile, look_later
-from al_backend.jobs.context import Context, job_name, job_running
+from al_backend.jobs.context import INTERLUDE, Context, job_name, job_running
 from al_backend.jobs.current import is_cancelled
 from al_backend.jobs.current import newest_ranking as newest_ranking
 from al_backend.jobs.documents import THROUGHPUT, published_model_version
 from al_backend.jobs.patience import may_try_again
 from al_backend.jobs.queue_head import pool_summary, queue_head
+from al_backend.jobs.ranking_memory import Placement
+from al_backend.jobs.sizes import WINDOW
 from al_backend.jobs.strategies import strategy_of
 from al_backend.labelstudio.codec import to_regions
 from al_backend.labelstudio.labeling_config import LabelingConfig
@@ -51,8 +52,7 @@ def score_shard(project_id: int, ranking_id: str, index: int, closer: bool = Fal
     with job_running() as here:
         registry = here.registry
         phase = Phase.CLOSER if closer else Phase.POOL
-        finished = registry.finished_shards(project_id, ranking_id, phase)
-        if index in finished:
+        if registry.has_shard(project_id, ranking_id, index, phase):
             return 0
         ranking = registry.ranking(project_id, ranking_id)
         active = registry.active(project_id)
@@ -60,13 +60,14 @@ def score_shard(project_id: int, ranking_id: str, index: int, closer: bool = Fal
             return 0  # a newer version took over; its own ranking measures the pool
         if is_cancelled(registry, ranking, active):
             return 0
-        everything = (registry.closer_tasks if closer else registry.ranking_tasks)(project_id, ranking_id)
+        read = registry.closer_tasks if closer else registry.ranking_tasks
+        everything = here.rankings.tasks(ranking, phase, lambda: read(project_id, ranking_id))
         if everything is None:
             return 0  # the ranking was removed and made again
         tasks = everything.filter(pl.col("shard") == index)
         items = list(zip(tasks["task_id"].to_list(), tasks["image"].to_list(), strict=True))
         started = time.monotonic()
-        frame, postponed = _measure(here, ranking, items, closer=closer)
+        frame, postponed = _measure(here, ranking, items, closer=closer, interlude=INTERLUDE.get())
         if postponed and may_try_again(
             here.queues.connection, job_name("shard", project_id, ranking_id, phase.value, index)
         ):
@@ -77,9 +78,17 @@ def score_shard(project_id: int, ranking_id: str, index: int, closer: bool = Fal
         _count(here, project_id, len(items), time.monotonic() - started)
         if not closer:  # a closer look takes longer, and would make the pool's shards small
             _note_throughput(here, project_id, len(items), time.monotonic() - started)
-        if len(finished | {index}) >= (everything["shard"].n_unique() if closer else ranking.shards):
+        shards = everything["shard"].n_unique() if closer else ranking.shards
+        if _asks_for_more(index, shards):
+            enqueue_reconcile(here.queues, project_id, f"{ranking_id} has room in the queue")
+        elif index >= shards - WINDOW and len(registry.finished_shards(project_id, ranking_id, phase)) >= shards:
             enqueue_reconcile(here.queues, project_id, f"{ranking_id} is measured")
         return len(items)
+
+
+def _asks_for_more(index: int, shards: int) -> bool:
+    """Whether a shard that is finished is one of those at which the next ones should be enqueued."""
+    return index % (WINDOW // 2) == WINDOW // 2 - 1 and index < shards - WINDOW // 2
 
 
 def score_new(project_id: int, ranking_id: str, items: list[tuple[int, str | None]]) -> int:
@@ -92,14 +101,13 @@ def score_new(project_id: int, ranking_id: str, items: list[tuple[int, str | Non
         ranking = here.registry.ranking(project_id, ranking_id)
         if published_model_version(here.registry, project_id) != ranking.model_version or not items:
             return 0
-        have = {
-            row.task for row in here.label_studio.predictions(project_id) if row.model_version == ranking.model_version
-        }
+        ids = [task for task, _ in items]
+        have = here.label_studio.tasks_with_version(project_id, ranking.model_version, first=min(ids), last=max(ids))
         items = [(task, value) for task, value in items if task not in have]
         if not items:
             return 0
         started = time.monotonic()
-        measured, postponed = _measure(here, ranking, items, closer=True)
+        measured, postponed = _measure(here, ranking, items, closer=True, interlude=INTERLUDE.get())
         _count(here, project_id, len(items), time.monotonic() - started)
         later = [
             task
@@ -114,6 +122,7 @@ def score_new(project_id: int, ranking_id: str, items: list[tuple[int, str | Non
             prediction_items(frame, ranking.model_version),
             chunk=here.settings.publish_chunk,
             pause=here.settings.publish_pause,
+            rate=here.settings.publish_rate,
         )
         telemetry.add(here.queues.connection, metrics.PREDICTIONS_WRITTEN, report.created, project=project_id)
         look_later(here.queues, project_id, f"{report.created} new tasks are placed")
@@ -163,28 +172,30 @@ def place_measured(here: Context, ranking: Ranking, measured: pl.DataFrame) -> p
     one that can be read goes before those that cannot.
     """
     strategy, context = strategy_of(ranking)
-    known = order(here, ranking)
-    scores_of_all = known["order_score"].to_numpy()
-    in_ranking = dict(zip(known["task_id"], scores_of_all, strict=True))
-    placed = known.filter(pl.col("informativeness").is_not_null())
-    # Sorted, because a diversity step gives first places to images that are not the most informative.
-    values = np.sort(placed["informativeness"].to_numpy())[::-1]
-    scores = placed["order_score"].to_numpy()
-    fitted = here.registry.read_fitted(ranking.project, ranking.id)
+    known = here.rankings.placement(ranking, lambda: placement_of(here, ranking))
     readable = measured.filter(pl.col("error").is_null())
-    new = dict(zip(readable["task_id"], strategy.informativeness(readable, context, fitted), strict=True))
-    last = float(scores_of_all.max()) if len(known) else 0.5
-    # Where the readable ones end: they are placed below it as if it were 1.
-    end = float(scores_of_all[len(scores)]) if len(scores) < len(known) else (last + 1.0) / 2
+    new = dict(zip(readable["task_id"], strategy.informativeness(readable, context, known.fitted), strict=True))
+    # Places of readable ones are looked up as if the readable ones ended at 1.
+    readable_scores = known.readable_scores / known.end
+    behind = max(known.last, known.end)
 
     def score(task: int) -> float:
-        if task in in_ranking:
-            return float(in_ranking[task])
+        own = known.score_of(task)
+        if own is not None:
+            return own
         if task in new:
-            return place(float(new[task]), task, values, scores / end) * end
-        return max(last, end) + (1.0 - max(last, end)) * (task % _IDS + 0.5) / _IDS
+            return place(float(new[task]), task, known.values, readable_scores) * known.end
+        return behind + (1.0 - behind) * (task % _IDS + 0.5) / _IDS
 
     return measured.with_columns(pl.Series("order_score", [score(task) for task in measured["task_id"]], pl.Float64))
+
+
+def placement_of(here: Context, ranking: Ranking) -> Placement:
+    """The finished order as far as placing further tasks needs it, read anew; `Context.rankings` keeps it."""
+    columns = ("task_id", "informativeness", "order_score")
+    stored = here.registry.read_order(ranking.project, ranking.id, columns)
+    known = order(here, ranking).select(columns) if stored is None else stored
+    return Placement.of(known, here.registry.read_fitted(ranking.project, ranking.id))
 
 
 def prediction_items(frame: pl.DataFrame, model_version: str) -> list[dict[str, Any]]:
@@ -207,7 +218,12 @@ def _as_in_pool(ranking: Ranking, placed: pl.DataFrame) -> pl.DataFrame:
 
 
 def _measure(
-    here: Context, ranking: Ranking, items: Sequence[tuple[int, str | None]], *, closer: bool
+    here: Context,
+    ranking: Ranking,
+    items: Sequence[tuple[int, str | None]],
+    *,
+    closer: bool,
+    interlude: Callable[[], None] | None = None,
 ) -> tuple[pl.DataFrame, dict[int, str]]:
     """One row per task (task_id, the strategy's measurements, regions as JSON text, error), and the passing errors.
 
@@ -216,6 +232,7 @@ def _measure(
         ranking: whose strategy measures.
         items: task id and image value.
         closer: whether to measure what both phases do, or the first alone.
+        interlude: called between two batches.
     """
     strategy, context = strategy_of(ranking)
     config = here.labeling_config(ranking.project)
@@ -228,6 +245,8 @@ def _measure(
         rows.append(_row(outcome, strategy, context, config, ranking, closer))
         if outcome.passing:
             postponed[outcome.task_id] = str(outcome.error)
+        if interlude is not None and len(rows) % BATCH == 0:
+            interlude()
     measured = strategy.columns(context) | (strategy.candidate_columns(context) if closer else {})
     schema: dict[str, Any] = {"task_id": pl.Int64, **measured, "regions": pl.String, "error": pl.String}
     return pl.DataFrame(rows, schema=schema), postponed

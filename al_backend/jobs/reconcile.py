@@ -20,6 +20,7 @@ from al_backend.jobs.locks import exclusive
 from al_backend.jobs.observe import LabelMemory, observe, read_state
 from al_backend.jobs.observed import note_observation
 from al_backend.jobs.perform import perform
+from al_backend.jobs.pool_memory import PoolMemory
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,8 @@ def reconcile(project_id: int, reason: str) -> list[str]:
 
 
 def _reconcile(here: Context, project_id: int) -> list[str]:
-    seen = observe(here, _memory(), project_id)
+    labels, pools = _memory()
+    seen = observe(here, labels, pools, project_id)
     if seen.config.skip:
         return []
     if not remembers(here.queues.connection):
@@ -80,6 +82,6 @@ def _report(here: Context, project_id: int, snapshot: cycle.Snapshot, state: cyc
 
 
 @lru_cache(maxsize=1)
-def _memory() -> LabelMemory:
-    """Of this process; another one starts with its own and reads every label once."""
-    return LabelMemory()
+def _memory() -> tuple[LabelMemory, PoolMemory]:
+    """Of this process; another one starts with its own and reads everything once."""
+    return LabelMemory(), PoolMemory()

@@ -8,8 +8,10 @@ A module of its own, because the process of a training imports its worker's clas
 
 from __future__ import annotations
 
+import signal
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from rq import Queue
@@ -36,6 +38,7 @@ FUNCTIONS = frozenset(
         "ranking.score_new",
         "ranking.score_shard",
         "reconcile.reconcile",
+        "tidy.tidy",
         "training.train",
     )
 )
@@ -65,6 +68,19 @@ class OurJob(Job):
         super().restore(raw_data)
         self._success_callback_name = self._failure_callback_name = self._stopped_callback_name = None
         self.webhooks = []
+
+
+@contextmanager
+def _own_timeout_kept() -> Iterator[None]:
+    """A process has one alarm clock, which the job in the block sets and clears."""
+    handler, started = signal.getsignal(signal.SIGALRM), time.monotonic()
+    left = signal.alarm(0)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+        if left:
+            signal.alarm(max(1, left - int(time.monotonic() - started)))
 
 
 class _SaysWhatItTakes(BaseWorker):
@@ -110,6 +126,16 @@ class _SaysWhatItTakes(BaseWorker):
 
 class WarmWorker(_SaysWhatItTakes, SimpleWorker):
     """Works on jobs in its own process, which keeps its detectors."""
+
+    def answer_waiting(self, queue: Queue) -> None:
+        """Work on all jobs of a queue that wait in this moment, in the middle of the job in hand."""
+        # Named twice, because of a single queue RQ moves the job to a list that only a worker of one queue clears.
+        while found := Queue.dequeue_any(
+            [queue, queue], None, connection=self.connection, job_class=self.job_class, serializer=self.serializer
+        ):
+            job, origin = found
+            with _own_timeout_kept():
+                self.execute_job(job, origin)
 
 
 class FreshWorker(_SaysWhatItTakes, SpawnWorker):

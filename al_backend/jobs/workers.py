@@ -1,12 +1,14 @@
 """The processes that take jobs from the queues.
 
-Three kinds, because they must not wait for each other: `inference` keeps its detectors warm and answers annotators
-first, `cycle` talks to Label Studio, `train` starts a fresh process for every training, so that CUDA is never forked
-and a training that dies takes nothing with it.
+Four kinds, because they must not wait for each other: `inference` keeps its detectors warm and answers annotators
+first, `cycle` looks at projects and decides, `publish` writes into Label Studio, which takes long in a large project,
+`train` starts a fresh process for every training, so that CUDA is never forked and a training that dies takes nothing
+with it.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -15,15 +17,16 @@ import time
 from collections.abc import Sequence
 
 import redis
-from rq.worker import BaseWorker, DequeueStrategy
 
+from al_backend.child_process import leave_with_parent
 from al_backend.errors import BackendError, ConfigError
 from al_backend.jobs.client import enqueue_due_looks, enqueue_reconcile
-from al_backend.jobs.context import Context
+from al_backend.jobs.context import INTERLUDE, Context
 from al_backend.jobs.liveness import living_worker, remembers
 from al_backend.jobs.load import telling_load
 from al_backend.jobs.queues import QueueName
 from al_backend.jobs.rq_workers import FreshWorker, WarmWorker
+from al_backend.jobs.shared_settings import share
 from al_backend.logs import configure as configure_logging
 from al_backend.masking import masked, remember_secrets
 from al_backend.settings import Settings, load_settings
@@ -31,10 +34,13 @@ from al_backend.settings import Settings, load_settings
 logger = logging.getLogger(__name__)
 
 _TICK = 0.5
+_SHARE_EVERY = 20.0
+_ORPHAN_GRACE = 20.0  # seconds, as the supervisor has patience when it stops its children in order
 
 GROUPS: dict[str, tuple[QueueName, ...]] = {
     "inference": (QueueName.PREDICT, QueueName.SCORE),
-    "cycle": (QueueName.RECONCILE, QueueName.PUBLISH),
+    "cycle": (QueueName.RECONCILE,),
+    "publish": (QueueName.PUBLISH,),
     "train": (QueueName.TRAIN,),
 }
 """Queues by the kind of process that takes them, in the order in which it looks at them."""
@@ -44,15 +50,6 @@ def worker_groups(queue_names: Sequence[QueueName]) -> list[tuple[str, tuple[Que
     """The processes that the given queues need: kind, and its queues among the given ones."""
     groups = [(kind, tuple(name for name in names if name in queue_names)) for kind, names in GROUPS.items()]
     return [(kind, names) for kind, names in groups if names]
-
-
-def dequeue_strategy(kind: str) -> DequeueStrategy:
-    """How a process goes from one of its queues to the next.
-
-    An inference worker always takes `predict` first: a person waits. A cycle worker takes turns: with many projects, or
-    a slow Label Studio, there is always another look to be taken, and nothing would ever be published.
-    """
-    return DequeueStrategy.ROUND_ROBIN if kind == "cycle" else DequeueStrategy.DEFAULT
 
 
 def run_worker(settings: Settings, queue_names: Sequence[QueueName]) -> None:
@@ -66,7 +63,7 @@ def run_worker(settings: Settings, queue_names: Sequence[QueueName]) -> None:
         raise ConfigError(f"One worker process takes queues of one kind, found {', '.join(map(str, queue_names))}.")
     kind, names = groups[0]
     here = Context(settings)
-    worker_class: type[BaseWorker] = FreshWorker if kind == "train" else WarmWorker
+    worker_class: type[FreshWorker | WarmWorker] = FreshWorker if kind == "train" else WarmWorker
     worker = worker_class(
         [here.queues.queue(name) for name in names],
         connection=here.queues.connection,
@@ -74,6 +71,8 @@ def run_worker(settings: Settings, queue_names: Sequence[QueueName]) -> None:
         name=f"{kind}-{os.uname().nodename}-{os.getpid()}",
         log_job_description=False,
     )
+    if isinstance(worker, WarmWorker) and QueueName.PREDICT in names:
+        INTERLUDE.set(functools.partial(worker.answer_waiting, here.queues.queue(QueueName.PREDICT)))
     remembers(here.queues.connection)  # its count of seconds starts now, while the workers start
     stop = threading.Event()
     timer = threading.Thread(target=_look_regularly, args=(here, stop), name="timer", daemon=True)
@@ -82,7 +81,8 @@ def run_worker(settings: Settings, queue_names: Sequence[QueueName]) -> None:
         if kind == "cycle":
             timer.start()
         try:
-            worker.work(logging_level=settings.log_level.upper(), dequeue_strategy=dequeue_strategy(kind))
+            # The queues in their order: an inference worker always takes `predict` first, because a person waits.
+            worker.work(logging_level=settings.log_level.upper())
         finally:
             stop.set()
 
@@ -98,10 +98,13 @@ def _device(settings: Settings, kind: str) -> str:
 
 def _look_regularly(here: Context, stop: threading.Event) -> None:
     """Ask for a reconcile of every project again and again: events are hints and get lost, the truth does not."""
-    due = 0.0
+    due = share_due = 0.0
     while not stop.wait(_TICK):
         try:
             enqueue_due_looks(here.queues)
+            if time.monotonic() >= share_due:
+                share_due = time.monotonic() + _SHARE_EVERY
+                share(here.queues.connection, here.settings)
             if time.monotonic() >= due:
                 due = time.monotonic() + here.settings.reconcile_every
                 for project_id in here.registry.projects():
@@ -116,6 +119,7 @@ def main(arguments: Sequence[str]) -> int:
         settings = load_settings()
         configure_logging(settings)
         remember_secrets(settings)
+        leave_with_parent(grace=_ORPHAN_GRACE)
         names = [QueueName(name) for argument in arguments for name in argument.split(",")]
         run_worker(settings, names)
     except ValueError as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from al_backend.errors import ConfigError
 from al_backend.labelstudio.connections import Connections
 from al_backend.labelstudio.labelling import Labelling
-from al_backend.labelstudio.publishing import QUEUE_TAB, UNCERTAINTY_SAMPLING, Publishing
+from al_backend.labelstudio.publishing import QUEUE_TAB, UNCERTAINTY_SAMPLING, Pace, Publishing
 from al_backend.labelstudio.records import ImportReport, LabelledTask, PredictionRow, Project, Task
 
 if TYPE_CHECKING:
@@ -33,8 +33,12 @@ class LabelStudio(Publishing, Connections, Labelling):
     """
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> LabelStudio:
+    def from_settings(cls, settings: Settings, *, pace: Pace | None = None) -> LabelStudio:
         """The Label Studio that the settings name.
+
+        Args:
+            settings: address and key.
+            pace: waits for a turn to write; None waits only for this process's own writes.
 
         Raises:
             ConfigError: there is no API key, or it is not one that lasts.
@@ -45,4 +49,7 @@ class LabelStudio(Publishing, Connections, Labelling):
                 "LABEL_STUDIO_API_KEY is not set; take a personal access token from Label Studio "
                 "(Account & Settings, Personal Access Token)."
             )
-        return cls(settings.label_studio_url, key.get_secret_value().strip(), verify_ssl=settings.verify_ssl)
+        made = cls(settings.label_studio_url, key.get_secret_value().strip(), verify_ssl=settings.verify_ssl)
+        if pace is not None:
+            made.pace = pace
+        return made

@@ -19,7 +19,7 @@ from al_backend.errors import ImageUnavailable, LabelStudioError
 from al_backend.labelstudio.image_address import Address, HostRules, decode_data_uri, resolve, served_path
 from al_backend.labelstudio.image_cache import ImageCache
 from al_backend.labelstudio.image_network import Deadline, Judge, JudgedTransport
-from al_backend.labelstudio.transport import Transport
+from al_backend.labelstudio.transport import NoToken, Transport
 
 if TYPE_CHECKING:
     from al_backend.settings import Settings
@@ -132,8 +132,10 @@ class ImageSource:
             request = client.build_request("GET", url)
             try:
                 response = client.send(request, auth=auth, stream=True, follow_redirects=False)
-            except LabelStudioError as error:  # the personal access token could not be exchanged
-                raise ImageUnavailable(str(error), passing=error.status is None or error.status >= 500) from error
+            except NoToken as error:
+                raise _Passing(str(error)) from error
+            except LabelStudioError as error:  # the personal access token is refused
+                raise ImageUnavailable(str(error)) from error
             try:
                 if not response.is_redirect:
                     return self._keep(response, address, deadline)

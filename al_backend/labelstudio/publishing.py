@@ -29,9 +29,29 @@ _VISIBLE = {"id", "total_annotations", "predictions_score", "predictions_model_v
 
 Progress = Callable[[int], None]
 
+Pace = Callable[[float], None]
+"""Waits for a turn to write that lasts so many seconds; nobody else writes in it."""
+
+
+class OwnPace:
+    """Turns of one process alone."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def __call__(self, seconds: float) -> None:
+        """Wait until the turn before has ended."""
+        now = time.monotonic()
+        turn = max(now, self._next)
+        self._next = turn + seconds
+        time.sleep(turn - now)
+
 
 class Publishing(Reading):
     """Writes that make a ranking visible. None of them is repeated without reading back first."""
+
+    pace: Pace = OwnPace()
+    """How fast predictions are written and deleted; replaced where several processes share the turns."""
 
     def import_predictions(
         self,
@@ -40,6 +60,8 @@ class Publishing(Reading):
         *,
         chunk: int = 250,
         pause: float = 0.2,
+        rate: float = math.inf,
+        absent: bool = False,
         on_progress: Progress | None = None,
     ) -> ImportReport:
         """Store one prediction per task and version, in chunks, so that annotators keep going in between.
@@ -55,7 +77,9 @@ class Publishing(Reading):
             project_id: the project.
             items: `{"task", "result", "score", "model_version"}`; score finite in [0, 1].
             chunk: items per request.
-            pause: seconds between two requests.
+            pause: seconds between two requests, at least.
+            rate: items per second, at most, by which the pause is longer after larger requests.
+            absent: whether the caller has just looked and found none of the items stored.
             on_progress: called with the number of items dealt with so far.
 
         Raises:
@@ -64,14 +88,13 @@ class Publishing(Reading):
                 stored before stays.
         """
         _check(items)
-        present = self._already_there(project_id, items)
+        present = set() if absent else self._already_there(project_id, items)
         todo = [item for item in items if (item["task"], item["model_version"]) not in present]
         dropped: list[int] = []
         done = len(items) - len(todo)
         for start in range(0, len(todo), chunk):
-            if start:
-                time.sleep(pause)
             part = todo[start : start + chunk]
+            self.pace(max(pause, len(part) / rate))
             dropped += self._import_chunk(project_id, part)
             done += len(part)
             if on_progress is not None:
@@ -115,8 +138,7 @@ class Publishing(Reading):
         """
         deleted = 0
         for number, prediction_id in enumerate(ids, start=1):
-            if number > 1:
-                time.sleep(pause)
+            self.pace(pause)
             try:
                 self.request("DELETE", f"/api/predictions/{prediction_id}/")
                 deleted += 1
@@ -224,9 +246,15 @@ class Publishing(Reading):
         return [item for item in items if item["task"] in existing]
 
     def _already_there(self, project_id: int, items: Sequence[dict[str, Any]]) -> set[tuple[int, str]]:
-        stored = self.model_versions(project_id) if items else {}
-        versions = {item["model_version"] for item in items} & stored.keys()
-        return {(task, version) for version in versions for task in self.tasks_with_version(project_id, version)}
+        if not items:
+            return set()
+        versions = {item["model_version"] for item in items} & self.model_versions(project_id).keys()
+        ids = [item["task"] for item in items]
+        return {
+            (task, version)
+            for version in versions
+            for task in self.tasks_with_version(project_id, version, first=min(ids), last=max(ids))
+        }
 
 
 def _passing(error: LabelStudioError) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,12 +12,14 @@ from al_backend.labelstudio.records import LabelledTask, PredictionRow, Project,
 from al_backend.labelstudio.transport import Transport
 
 _PAGE = 1000
+_PREDICTION_PAGE = 200
 # Ids of an export go into the URL, and 200 of them stay below every proxy's limit of 4 kB.
 _EXPORT_BATCH = 200
 _LONG_SECONDS = 300.0
 _CELL_LENGTH = 490  # Label Studio's limit is 500, before it takes quotes out
 
 _OPEN = {"filter": "filter:tasks:completed_at", "operator": "empty", "type": "Datetime", "value": True}
+_UPDATED = "filter:tasks:updated_at"
 _LABELLED = {"filter": "filter:tasks:total_annotations", "operator": "greater", "type": "Number", "value": 0}
 
 
@@ -43,6 +45,39 @@ class Reading(Transport):
         """
         rows = self._tasks(project_id, "id,data", [_OPEN])
         return [Task(id=int(row["id"]), data=row.get("data") or {}) for row in rows]
+
+    def open_task_ids(self, project_id: int) -> set[int]:
+        """Ids of the pool; faster than the tasks themselves."""
+        return {int(row["id"]) for row in self._tasks(project_id, "id", [_OPEN])}
+
+    def count_open_tasks(self, project_id: int) -> int:
+        """Size of the pool, in one request."""
+        return self._count(project_id, [_OPEN])
+
+    def touched_tasks(self, project_id: int, since: str) -> tuple[list[Task], set[int], str]:
+        """What happened to the tasks after a moment of Label Studio's clock.
+
+        A task is touched when it is made or edited, and when an annotation of it is made, changed or deleted; new
+        predictions leave it as it is.
+
+        Args:
+            project_id: the project.
+            since: such as "2026-01-02T03:04:05.678901Z"; "" for all of the pool.
+
+        Returns:
+            The touched tasks of the pool; the ids of those that are not, or no longer, in it; the last touch seen,
+            `since` without any.
+        """
+        touched = [{"filter": _UPDATED, "operator": "greater", "type": "Datetime", "value": since}] if since else []
+        rows = list(self._tasks(project_id, "id,data,updated_at", [_OPEN, *touched]))
+        pool = [Task(id=int(row["id"]), data=row.get("data") or {}) for row in rows]
+        stamps = [str(row["updated_at"]) for row in rows]
+        others: set[int] = set()
+        if since:
+            every = list(self._tasks(project_id, "id,updated_at", touched))
+            stamps += [str(row["updated_at"]) for row in every]
+            others = {int(row["id"]) for row in every} - {task.id for task in pool}
+        return pool, others, max(stamps, default=since)
 
     def task_ids(self, project_id: int, *, first: int = 0, last: int | None = None) -> set[int]:
         """Ids of the project's tasks in `first` to `last`, both included."""
@@ -96,16 +131,39 @@ class Reading(Transport):
         rows = self.request("GET", "/api/predictions/", params=params, timeout=_LONG_SECONDS)
         return sorted((_prediction(row) for row in rows), key=lambda row: row.id)
 
-    def tasks_with_version(self, project_id: int, model_version: str) -> set[int]:
-        """Ids of the tasks that hold a prediction of exactly this version; about 1,500 a second, without regions."""
+    def predictions_of(
+        self, project_id: int, model_version: str, *, several: bool = False
+    ) -> Iterator[list[PredictionRow]]:
+        """The predictions of tasks that hold one of exactly this version, also their others, page by page.
+
+        For projects of any size: one page is in memory at a time, here and in Label Studio. A few hundred a second.
+
+        Args:
+            project_id: the project.
+            model_version: exact name.
+            several: only of tasks that hold more than one prediction.
+        """
+        filters = [_contains(model_version), *([_number("total_predictions", "greater", 1)] if several else [])]
+        # Label Studio gives predictions only with all fields, of which these two are then asked for.
+        for page in self._pages(project_id, "id,predictions", filters, size=_PREDICTION_PAGE, more={"fields": "all"}):
+            rows = [_prediction({**row, "task": task["id"]}) for task in page for row in task.get("predictions") or ()]
+            holders = {row.task for row in rows if row.model_version == model_version}
+            yield sorted((row for row in rows if row.task in holders), key=lambda row: row.id)
+
+    def tasks_with_version(
+        self, project_id: int, model_version: str, *, first: int = 0, last: int | None = None
+    ) -> set[int]:
+        """Ids of the tasks that hold a prediction of exactly this version; about 1,500 a second, without regions.
+
+        Args:
+            project_id: the project.
+            model_version: exact name.
+            first: smallest task id that is looked at.
+            last: greatest; None looks at all from `first` on.
+        """
         # Label Studio matches parts of the name ("v1" finds "v10"), so the names are read back and compared.
-        contains = {
-            "filter": "filter:tasks:predictions_model_versions",
-            "operator": "contains",
-            "type": "List",
-            "value": [model_version],
-        }
-        rows = self._tasks(project_id, "id,predictions_model_versions", [contains])
+        filters = [_contains(model_version), *([] if last is None else [_number("id", "less_or_equal", last)])]
+        rows = self._tasks(project_id, "id,predictions_model_versions", filters, after=first - 1)
         return {int(row["id"]) for row in rows if self._has_version(project_id, row, model_version)}
 
     def _has_version(self, project_id: int, row: dict[str, Any], model_version: str) -> bool:
@@ -148,27 +206,64 @@ class Reading(Transport):
     def _tasks(
         self, project_id: int, include: str, filters: Sequence[dict[str, Any]], *, after: int = 0
     ) -> Iterator[dict[str, Any]]:
-        """Rows of the task list by id, page by page.
+        """Rows of the task list by id, page by page."""
+        for page in self._pages(project_id, include, filters, after=after):
+            yield from page
+
+    def _pages(
+        self,
+        project_id: int,
+        include: str,
+        filters: Sequence[dict[str, Any]],
+        *,
+        after: int = 0,
+        size: int = _PAGE,
+        more: Mapping[str, Any] | None = None,
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Pages of the task list by id.
 
         Each page starts behind the last id of the one before. Numbered pages would lose a task for every one that
         an annotator completes between two of them.
         """
         while True:
             conditions = [*filters, _number("id", "greater", after)]
-            query = {"filters": {"conjunction": "and", "items": conditions}, "ordering": ["tasks:id"]}
-            params = {
-                "project": project_id,
-                "include": include,
-                "page_size": _PAGE,
-                # Task data as it was imported: resolved storage links run out.
-                "resolve_uri": "false",
-                "query": json.dumps(query),
-            }
-            rows = self.request("GET", "/api/tasks", params=params)["tasks"]
-            yield from rows
-            if len(rows) < _PAGE:
+            rows = self._page(project_id, include, conditions, size, more)["tasks"]
+            yield rows
+            if len(rows) < size:
                 return
             after = int(rows[-1]["id"])
+
+    def _count(self, project_id: int, filters: Sequence[dict[str, Any]]) -> int:
+        return int(self._page(project_id, "id", filters, 1, None)["total"])
+
+    def _page(
+        self,
+        project_id: int,
+        include: str,
+        filters: Sequence[dict[str, Any]],
+        size: int,
+        more: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
+        query = {"filters": {"conjunction": "and", "items": list(filters)}, "ordering": ["tasks:id"]}
+        params = {
+            "project": project_id,
+            "include": include,
+            "page_size": size,
+            # Task data as it was imported: resolved storage links run out.
+            "resolve_uri": "false",
+            "query": json.dumps(query),
+            **(more or {}),
+        }
+        return dict(self.request("GET", "/api/tasks", params=params))
+
+
+def _contains(model_version: str) -> dict[str, Any]:
+    return {
+        "filter": "filter:tasks:predictions_model_versions",
+        "operator": "contains",
+        "type": "List",
+        "value": [model_version],
+    }
 
 
 def _number(column: str, operator: str, value: int) -> dict[str, Any]:

@@ -26,6 +26,10 @@ _DETAIL_LENGTH = 500
 _KEY_HELP = "check LABEL_STUDIO_API_KEY (Account & Settings, Personal Access Token, in Label Studio)"
 
 
+class NoToken(LabelStudioError):
+    """No access token was to be had for a passing reason, so the request itself was never sent."""
+
+
 class TokenAuth(httpx.Auth):
     """Authorization with a legacy token, or with a personal access token that is exchanged every few minutes.
 
@@ -73,6 +77,12 @@ class TokenAuth(httpx.Auth):
                 return self._access
             response = yield httpx.Request("POST", self._refresh_url, json={"refresh": self._key})
             response.read()
+            if response.status_code in _PASSING_STATUS:
+                raise NoToken(
+                    f"Label Studio could not exchange the personal access token: it answered {response.status_code} "
+                    f"({_detail(response)}).",
+                    status=response.status_code,
+                )
             if response.status_code != 200:
                 raise LabelStudioError(
                     f"Label Studio refused the personal access token with {response.status_code} "
@@ -131,8 +141,8 @@ class Transport:
         tries = _READ_TRIES if method == "GET" else 1
         headers = {} if body is None else {"Content-Type": "application/json"}
         content = None if body is None else json.dumps(body, allow_nan=False).encode()
-        for attempt in range(tries):
-            last = attempt == tries - 1
+        for attempt in range(_READ_TRIES):
+            last = attempt >= tries - 1
             try:
                 response = self._http.request(
                     method,
@@ -143,6 +153,9 @@ class Transport:
                     headers=headers,
                     timeout=httpx.USE_CLIENT_DEFAULT if timeout is None else timeout,
                 )
+            except NoToken:
+                if attempt == _READ_TRIES - 1:
+                    raise
             except httpx.TransportError as error:
                 if last or isinstance(error, httpx.ReadTimeout):
                     raise LabelStudioError(self._masked(self._no_answer(method, path, error))) from error

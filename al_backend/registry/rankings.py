@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from typing import Any
@@ -17,6 +17,7 @@ from al_backend.registry.shelf import MANIFEST, PLAIN_NAME, Shelf, plain_name, p
 
 _READERS = 8
 _FITTED = "fitted.json"
+_ROW_GROUP = 10_000
 _SUMMARY = "summary.json"
 
 
@@ -105,6 +106,10 @@ class RankingShelf(Shelf):
             raise RegistryError(f"Shards are numbered from 0, found {index} for ranking {ranking_id}.")
         self._write_frame(self._shard(project, ranking_id, index, phase), frame)
 
+    def has_shard(self, project: int, ranking_id: str, index: int, phase: Phase = Phase.POOL) -> bool:
+        """Whether a shard is stored."""
+        return self._storage.size(self._shard(project, ranking_id, index, phase)) is not None
+
     def finished_shards(self, project: int, ranking_id: str, phase: Phase = Phase.POOL) -> set[int]:
         """Indices of the shards that are stored."""
         names = self._storage.children(f"{self._ranking_folder(project, ranking_id)}/{phase.value}")
@@ -135,9 +140,32 @@ class RankingShelf(Shelf):
         self._write_json(f"{folder}/{_FITTED}", dict(fitted or {}))
         self._write_frame(f"{folder}/order.parquet", frame)
 
-    def read_order(self, project: int, ranking_id: str) -> pl.DataFrame | None:
-        """The finished order; None while there is none."""
-        return self._read_frame(f"{self._ranking_folder(project, ranking_id)}/order.parquet")
+    def read_order(self, project: int, ranking_id: str, columns: Sequence[str] | None = None) -> pl.DataFrame | None:
+        """The finished order, or some columns of it; None while there is none."""
+        return self._read_frame(f"{self._ranking_folder(project, ranking_id)}/order.parquet", columns)
+
+    def order_blocks(self, project: int, ranking_id: str, rows: int) -> Iterator[pl.DataFrame]:
+        """The finished order in blocks of so many rows, of which one is in memory at a time; none while there is none.
+
+        Args:
+            project: Label Studio's project id.
+            ranking_id: the ranking.
+            rows: of a block; the last one may be smaller.
+        """
+        path = f"{self._ranking_folder(project, ranking_id)}/order.parquet"
+        content = self._storage.read(path)
+        if content is None:
+            return
+        try:
+            start = 0
+            while True:
+                block = pl.scan_parquet(io.BytesIO(content)).slice(start, rows).collect()
+                if not block.height:
+                    return
+                yield block
+                start += rows
+        except pl.exceptions.PolarsError as error:
+            raise self._damaged(path, str(error)) from error
 
     def read_fitted(self, project: int, ranking_id: str) -> dict[str, Any]:
         """What was stored with the finished order; empty where that is older than this file."""
@@ -180,14 +208,14 @@ class RankingShelf(Shelf):
 
     def _write_frame(self, path: str, frame: pl.DataFrame) -> None:
         buffer = io.BytesIO()
-        frame.write_parquet(buffer)
+        frame.write_parquet(buffer, row_group_size=_ROW_GROUP)
         self._storage.write(path, buffer.getvalue())
 
-    def _read_frame(self, path: str) -> pl.DataFrame | None:
+    def _read_frame(self, path: str, columns: Sequence[str] | None = None) -> pl.DataFrame | None:
         content = self._storage.read(path)
         if content is None:
             return None
         try:
-            return pl.read_parquet(io.BytesIO(content))
+            return pl.read_parquet(io.BytesIO(content), columns=None if columns is None else list(columns))
         except pl.exceptions.PolarsError as error:
             raise self._damaged(path, str(error)) from error

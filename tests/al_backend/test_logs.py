@@ -13,8 +13,7 @@ import pytest
 
 from al_backend import logs
 from al_backend.errors import ConfigError
-from al_backend.logs import bind, bound, configure, from_child
-from al_backend.masking import HIDDEN
+from al_backend.logs import MASK, bind, bound, configure, from_child
 from al_backend.settings import Settings, load_settings
 
 SECRETS = {
@@ -138,7 +137,7 @@ def test_no_secret_gets_out(kind: str, request: pytest.FixtureRequest) -> None:
         "Token 0123456789abcdef",
     ]:
         assert value not in written, value
-    assert written.count(HIDDEN) >= len(plain) + 6
+    assert written.count(MASK) >= len(plain) + 6
 
 
 def test_a_level_that_is_none_is_refused() -> None:

@@ -114,7 +114,7 @@ def test_up_brings_everything_up_and_takes_everything_down(tmp_path: Path, port:
             ready = _wait_for_workers(process, port)
             assert ready["checks"]["redis"]["ok"]
             family = psutil.Process(process.pid).children(recursive=True)
-            assert len(family) >= 6, "Redis, two of the web server, three workers"
+            assert len(family) >= 7, "Redis, two of the web server, four workers"
             with pytest.raises(ConfigError, match="AL_DATA_DIR"):
                 EmbeddedRedis(tmp_path).start()
         finally:

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from al_backend.child_process import leave_with_parent
 from al_backend.errors import ConfigError
 from al_backend.jobs.embedded_redis import EmbeddedRedis, running_url
 from al_backend.supervisor import Backoff, ChildSpec, Supervisor, describe_exit
@@ -198,3 +199,36 @@ def _child_of(process: subprocess.Popen[str]) -> int:
     assert process.stderr is not None
     assert process.stderr.readline().strip() == "a | up"
     return psutil.Process(process.pid).children()[0].pid
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties a child to its parent")
+def test_a_child_that_is_still_busy_when_its_parent_is_gone_ends_after_its_grace(tmp_path: Path) -> None:
+    busy = (
+        "import os, signal, sys, time\n"
+        "from al_backend.child_process import leave_with_parent\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "leave_with_parent(grace=1.0)\n"
+        f"open({str(tmp_path / 'pid')!r} + '.new', 'w').write(str(os.getpid()))\n"
+        f"os.rename({str(tmp_path / 'pid')!r} + '.new', {str(tmp_path / 'pid')!r})\n"
+        "time.sleep(60)\n"
+    )
+    parent = (
+        "import sys, time\n"
+        "from al_backend.child_process import start_child\n"
+        f"start_child((sys.executable, '-c', {busy!r}))\n"
+        "time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent])
+    wait_for((tmp_path / "pid").exists, timeout=60)
+    child = psutil.Process(int((tmp_path / "pid").read_text()))
+    process.kill()
+    process.wait()
+    time.sleep(0.3)
+    assert child.is_running(), "it has a moment to finish"
+    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, timeout=30)
+
+
+def test_a_process_that_nobody_supervises_outlives_who_started_it() -> None:
+    before = {thread.name for thread in threading.enumerate()}
+    leave_with_parent(grace=0.0)
+    assert {thread.name for thread in threading.enumerate()} == before

@@ -44,13 +44,15 @@ def _labels(stage: Stage) -> list[str]:
     }
     trained = trained_on(versions)
     found = []
-    if missing_labels(labels, trained, stage.settings.learning) == 0:
-        found.append(f"{pending_labels(labels, trained)} pending labels and no training")
     used = {task for task, digest in labels.items() if newest.labels.get(str(task)) == digest}
     seen = newest.train_images + newest.validation_images
     if seen != len(newest.labels):
         found.append(f"{newest.name} claims {len(newest.labels)} labels and has used {seen}: {newest.problems[:3]}")
     status = project_status(stage.settings, stage.registry, stage.client, stage.backend.queues, stage.project)
+    # A training that was killed again and again is left alone until there are new labels, and that has to be said.
+    given_up = any("trainings of the same labels" in note for note in status["notes"])
+    if missing_labels(labels, trained, stage.settings.learning) == 0 and not given_up:
+        found.append(f"{pending_labels(labels, trained)} pending labels and no training")
     gone = len(set(newest.labels) - {str(task) for task in labels})
     if status["labels"]["new"] != len(labels) - len(used) + gone:
         found.append(f"{len(labels)} labels, {len(used)} used, {gone} gone, but {status['labels']['new']} pending")

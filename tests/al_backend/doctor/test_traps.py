@@ -322,8 +322,8 @@ def test_a_labelling_config_without_boxes_and_an_address_with_a_query(patient: P
     found = patient.look(asked)
     assert found["labelling config"].level is Level.ERROR
     assert "RectangleLabels" in found["labelling config"].message
-    assert "behind a question mark" in found["model connection"].message
-    assert "AL_PUBLIC_URL" in found["model connection"].remedy
+    assert "behind a question mark" in found["address"].message
+    assert "AL_PUBLIC_URL" in found["address"].remedy
     patient.patch(label_config=LABEL_CONFIG)
 
 

@@ -94,7 +94,7 @@ def test_inference_worker_in_mid_shard(field: Field) -> None:
     field.close(project)
 
 
-def test_cycle_worker_while_it_publishes(field: Field) -> None:
+def test_publish_worker_while_it_publishes(field: Field) -> None:
     project = field.project("Publishing killed")
 
     def half_way() -> int | None:
@@ -102,7 +102,7 @@ def test_cycle_worker_while_it_publishes(field: Field) -> None:
         return runner if runner and 0 < sum(field.client.model_versions(project).values()) < OPEN else None
 
     process = field.until("half of the predictions imported", half_way, 120)
-    assert process == field.worker("cycle")
+    assert process == field.worker("publish")
 
     kill(process)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -71,7 +72,8 @@ def test_every_operation_lists_the_statuses_that_all_routes_have(app: Flask) -> 
 def test_what_follows_the_document_is_answered_as_the_document_says(app: Flask, registry: Registry) -> None:
     """Schemathesis makes requests from the document, right and wrong ones, and compares the answers with it."""
     schema = schemathesis.openapi.from_wsgi("/openapi.json", app)
-    for result in schema.get_all_operations():
+    operations: Iterable[Any] = schema.get_all_operations()
+    for result in operations:
         operation = result.ok()
 
         @given(case=operation.as_strategy(), wrong=operation.as_strategy(generation_mode=_NEGATIVE) | st.none())

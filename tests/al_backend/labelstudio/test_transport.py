@@ -333,3 +333,27 @@ def test_names_of_versions_are_told_apart_in_every_form_of_the_cell(cell: object
 
     assert client(answer).tasks_with_version(7, "v10") == {3}
     assert client(answer).tasks_with_version(7, "v0") == set()
+
+
+def test_a_token_that_cannot_be_exchanged_for_a_moment_is_asked_for_again_and_nothing_is_sent_twice(
+    no_waiting: list[float],
+) -> None:
+    calls: list[str] = []
+    away = [2]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        calls.append(request.url.path)
+        if request.url.path != "/api/token/refresh/":
+            return httpx.Response(201, json={"created": 1})
+        away[0] -= 1
+        if away[0] >= 0:
+            return httpx.Response(502, text="Bad Gateway")
+        return httpx.Response(200, json={"access": jwt(token_type="access", iat=0, exp=300)})
+
+    assert client(answer, PAT).request("POST", "/api/once", body={}) == {"created": 1}
+    assert calls == ["/api/token/refresh/"] * 3 + ["/api/once"]
+    away[0] = 100
+    with pytest.raises(LabelStudioError, match=r"could not exchange .*: it answered 502 \(Bad Gateway\)\.$") as error:
+        client(answer, PAT).whoami()
+    assert error.value.status == 502
+    assert "LABEL_STUDIO_API_KEY" not in str(error.value)

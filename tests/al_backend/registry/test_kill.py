@@ -14,6 +14,7 @@ import pytest
 
 from al_backend.registry import Registry
 from tests.al_backend.registry.conftest import Locate
+from tests.al_backend.registry.test_registry import with_versions
 
 ROOT = Path(__file__).parents[3]
 
@@ -76,11 +77,12 @@ def test_a_kill_in_the_middle_leaves_whole_versions_only(tmp_path: Path, parts: 
     location = tmp_path / "registry"
     chance = random.Random(4)
     halves = kills = 0
-    while kills < 5 or (kills < 30 and not halves):
+    names: list[str] = []
+    while kills < 5 or (kills < 30 and not (halves and names)):
         kills += 1
         process = start(ADDING, location, parts)
         wait_until_ready(process)
-        time.sleep(chance.uniform(0.0, 0.15))
+        time.sleep(chance.uniform(0.0, 0.1 + 0.05 * kills))  # longer and longer, for slow machines
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=30)
 
@@ -102,9 +104,7 @@ def test_a_kill_in_the_middle_leaves_whole_versions_only(tmp_path: Path, parts: 
 @pytest.mark.parametrize("kind", ["local", "s3"])
 def test_two_processes_move_one_pointer_and_no_move_is_lost(kind: str, locate: Locate, parts: Path) -> None:
     location = locate(kind)
-    setup = start("for number in (1, 2, 3, 4): registry.add_version(a_version(number), folder)", location, parts)
-    setup.communicate(timeout=60)
-    assert setup.returncode == 0
+    with_versions(Registry(location), parts, "d-v1-a", "d-v2-a", "d-v3-a", "d-v4-a")
     racers = [start(PROMOTING, location, parts, first) for first in (1, 3)]
     for racer in racers:
         wait_until_ready(racer)
@@ -113,7 +113,7 @@ def test_two_processes_move_one_pointer_and_no_move_is_lost(kind: str, locate: L
         racer.stdin.write(b"go\n")
         racer.stdin.flush()
     for racer in racers:
-        racer.communicate(timeout=60)
+        racer.communicate(timeout=120)
     assert [racer.returncode for racer in racers] == [0, 0]
     pointer = Registry(location).active(7)
     assert pointer is not None
