@@ -281,9 +281,12 @@ def overview(queues: Queues) -> dict[str, Any]:
                 if name.value in worker["queues"]
             ],
         }
-        ids = [*queue.started_job_registry.get_job_ids(cleanup=False), *queue.get_job_ids(0, 100)]
+        begun = queue.started_job_registry.get_job_ids(cleanup=False)
+        waiting = queue.get_job_ids(0, 100)
+        waiting_ids, ids = set(waiting), list(dict.fromkeys([*begun, *waiting]))
         for job in Job.fetch_many(ids, connection=queues.connection, serializer=queues.serializer):
-            if job is not None and in_flight(queues, name, job.id):
+            # What stands in the queue waits; to ask for each of a hundred would take longer than all the rest.
+            if job is not None and (job.id in waiting_ids or in_flight(queues, name, job.id)):
                 result["jobs"].append(_describe(job, name))
     return result
 

@@ -90,6 +90,9 @@ class MadeUpLabelStudio:
     def open_tasks(self, project_id: int) -> list[Task]:
         return [Task(task, data) for task, data in self.tasks.items() if task not in self.labelled]
 
+    def open_task_ids(self, project_id: int) -> set[int]:
+        return {task.id for task in self.open_tasks(project_id)}
+
     def labelled_tasks(self, project_id: int) -> list[Task]:
         return [Task(task, data) for task, data in self.tasks.items() if task in self.labelled]
 
