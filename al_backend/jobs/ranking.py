@@ -115,8 +115,11 @@ def score_new(project_id: int, ranking_id: str, items: list[tuple[int, str | Non
             if may_try_again(here.queues.connection, job_name("late", project_id, ranking_id, task))
         ]
         frame = place_measured(here, ranking, measured.filter(~pl.col("task_id").is_in(later)))
+        if not frame.height:
+            return 0
         # Kept beside the ranking's shards, under an index of its own, so that `status` knows the reasons of failures.
-        here.registry.write_shard(project_id, ranking_id, ranking.shards + items[0][0], _as_in_pool(ranking, frame))
+        index = ranking.shards + int(frame["task_id"][0])
+        here.registry.write_shard(project_id, ranking_id, index, _as_in_pool(ranking, frame))
         report = here.label_studio.import_predictions(
             project_id,
             prediction_items(frame, ranking.model_version),

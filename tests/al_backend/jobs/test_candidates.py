@@ -103,6 +103,9 @@ class MadeUpLabelStudio:
     def tasks_with_version(self, project_id: int, model_version: str, *, first: int, last: int) -> set[int]:
         return set()
 
+    def tasks_with_version(self, project_id: int, model_version: str, **_: Any) -> set[int]:
+        return set()
+
     def import_predictions(self, project_id: int, items: Sequence[Mapping[str, Any]], **_: Any) -> SimpleNamespace:
         self.imported += items
         return SimpleNamespace(created=len(items))
