@@ -182,8 +182,8 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     handler.setFormatter(JsonFormatter(mask) if settings.log_format == "json" else TextFormatter(mask))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
-    # One line per request to Label Studio is noise to everyone who did not ask for it.
-    for chatty in ("httpx", "httpcore"):
+    # One line per request to Label Studio, and four per job, are noise to everyone who did not ask for them.
+    for chatty in ("httpx", "httpcore", "rq.worker"):
         logging.getLogger(chatty).setLevel(max(level, logging.WARNING) if level > logging.DEBUG else level)
 
 

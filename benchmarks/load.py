@@ -33,7 +33,7 @@ def measure(options: Options) -> Outcome:
         return run(field, QUICK_TASKS if options.quick else TASKS, PROJECTS, PROJECT_TASKS)
 
 
-def run(field: LoadField, tasks: int, projects: int, each: int) -> Outcome:
+def run(field: LoadField, tasks: int, projects: int, each: int, idle_seconds: float = IDLE_SECONDS) -> Outcome:
     """One large project and many small ones behind it, with an annotator in the large one.
 
     Args:
@@ -41,6 +41,7 @@ def run(field: LoadField, tasks: int, projects: int, each: int) -> Outcome:
         tasks: of the large project.
         projects: small ones, which come a moment later.
         each: tasks of each of them.
+        idle_seconds: for which the annotator works alone at first, for comparison.
     """
     outcome = Outcome()
     idle_project = field.add_project(50)
@@ -48,7 +49,7 @@ def run(field: LoadField, tasks: int, projects: int, each: int) -> Outcome:
     field.rank([idle_project])
     field.wait("the first project published", lambda: field.published(idle_project), 300)
     with field.annotator(idle_project, LABELS_EVERY) as idle:
-        time.sleep(min(IDLE_SECONDS, 10 + tasks / 1000))
+        time.sleep(idle_seconds)
     large = field.add_project(tasks)
     started = time.monotonic()
     ended: dict[int, float] = {}

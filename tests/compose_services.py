@@ -91,7 +91,7 @@ class Services:
             env=self.environment(service) | changes,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
 
@@ -109,7 +109,7 @@ class Services:
         return self.run(service, *command).returncode == 0
 
     @contextmanager
-    def running(self, *services: str, patience: float = 150.0) -> Iterator[None]:
+    def running(self, *services: str, patience: float = 300.0) -> Iterator[None]:
         """The services, each started when those before it are healthy, stopped in the opposite order."""
         with ExitStack() as stack:
             for service in services:

@@ -97,8 +97,7 @@ def test_a_browser_asks_no_other_host_and_finds_a_setting_by_searching(address: 
             page.goto(f"{address}/{name}")
             page.wait_for_load_state("networkidle")
         page.goto(f"{address}/index.html")
-        page.locator("label[for=__search]").first.click()
-        page.locator("input[name=query]").fill("AL_TRAIN_EVERY")
+        page.locator("input[name=query]").fill("AL_TRAIN_EVERY", timeout=60_000)
         hit = page.locator(".md-search-result__link").first
         hit.wait_for(timeout=60_000)
         found = page.locator(".md-search-result__link").evaluate_all("links => links.map(link => link.href)")

@@ -79,14 +79,14 @@ def score_shard(project_id: int, ranking_id: str, index: int, closer: bool = Fal
         if not closer:  # a closer look takes longer, and would make the pool's shards small
             _note_throughput(here, project_id, len(items), time.monotonic() - started)
         shards = everything["shard"].n_unique() if closer else ranking.shards
-        if _asks_for_more(index, shards):
+        if asks_for_more(index, shards):
             enqueue_reconcile(here.queues, project_id, f"{ranking_id} has room in the queue")
         elif index >= shards - WINDOW and len(registry.finished_shards(project_id, ranking_id, phase)) >= shards:
             enqueue_reconcile(here.queues, project_id, f"{ranking_id} is measured")
         return len(items)
 
 
-def _asks_for_more(index: int, shards: int) -> bool:
+def asks_for_more(index: int, shards: int) -> bool:
     """Whether a shard that is finished is one of those at which the next ones should be enqueued."""
     return index % (WINDOW // 2) == WINDOW // 2 - 1 and index < shards - WINDOW // 2
 

@@ -10,6 +10,7 @@ import logging
 from functools import lru_cache
 
 from al_backend import cycle, metrics
+from al_backend.errors import RegistryError
 from al_backend.jobs import telemetry
 from al_backend.jobs.cancel import note_labels
 from al_backend.jobs.client import error_key, look_later, pending_key
@@ -62,7 +63,10 @@ def _reconcile(here: Context, project_id: int) -> list[str]:
         note_labels(here.registry, project_id, state.train_cancelled, dict(seen.snapshot.labels))
     _report(here, project_id, seen.snapshot, state)
     decided = cycle.decide(seen.snapshot, state, settings)
-    note_observation(here, project_id, seen, state, settings)
+    try:
+        note_observation(here, project_id, seen, state, settings)
+    except RegistryError as error:  # a full disk takes the dashboard's view, not the work that needs no disk
+        logger.warning("Project %d: what this look saw is not kept: %s", project_id, error)
     return [perform(here, project_id, action, seen, settings, decided_at) for action in decided]
 
 

@@ -8,6 +8,7 @@ A module of its own, because the process of a training imports its worker's clas
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from al_backend.errors import ConfigError
 from al_backend.jobs import telemetry
 from al_backend.jobs.liveness import taken_job
 from al_backend.settings import load_settings
+
+logger = logging.getLogger(__name__)
 
 KILLED = "Killed"
 """Reason of a failure that left no error: the process of the job is gone."""
@@ -97,11 +100,15 @@ class _SaysWhatItTakes(BaseWorker):
         started = time.monotonic()
         with _about(job):
             finished = super().perform_job(job, queue, execution)
-        if finished:
-            kind = _kind(job)
-            telemetry.add(self.connection, metrics.JOBS, kind=kind, outcome="finished")
-            telemetry.observe(self.connection, metrics.JOB_SECONDS, time.monotonic() - started, kind=kind)
+            if finished:
+                self._note_end(_kind(job), time.monotonic() - started)
         return finished
+
+    def _note_end(self, kind: str, seconds: float) -> None:
+        # What a look has started it says itself; most start nothing.
+        logger.log(logging.DEBUG if kind == "reconcile" else logging.INFO, "%s finished in %.1f s", kind, seconds)
+        telemetry.add(self.connection, metrics.JOBS, kind=kind, outcome="finished")
+        telemetry.observe(self.connection, metrics.JOB_SECONDS, seconds, kind=kind)
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """Log an error, and remember its class for the count."""

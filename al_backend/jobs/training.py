@@ -58,7 +58,7 @@ def train(project_id: int, from_scratch: bool) -> str:
         if resolve_device(here.settings.training_devices[0]) == "cpu":
             os.nice(_NICENESS)  # the web server and the inference worker share these cores
         try:
-            with keeping_log(here.queues.connection):
+            with logs.bound(), keeping_log(here.queues.connection):
                 return _train(here, project_id, from_scratch)
         except TrainingCancelled as error:
             logger.info("%s", error)

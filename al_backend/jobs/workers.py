@@ -78,11 +78,12 @@ def run_worker(settings: Settings, queue_names: Sequence[QueueName]) -> None:
     timer = threading.Thread(target=_look_regularly, args=(here, stop), name="timer", daemon=True)
     connection = here.queues.connection
     with living_worker(connection, names, kind=kind, device=_device(settings, kind)), telling_load(connection):
+        logger.info("Takes jobs from the queues %s", ", ".join(map(str, names)))
         if kind == "cycle":
             timer.start()
         try:
             # The queues in their order: an inference worker always takes `predict` first, because a person waits.
-            worker.work(logging_level=settings.log_level.upper())
+            worker.work(logging_level=logging.getLevelName(logging.getLogger("rq.worker").getEffectiveLevel()))
         finally:
             stop.set()
 

@@ -166,7 +166,7 @@ class SimulatedLabelStudio:
 
     Args:
         label_config: of every project.
-        images: folder whose files are served for the tasks, in turns.
+        images: folder whose `.jpg` files are served for the tasks, in turns.
     """
 
     def __init__(self, label_config: str, images: Path) -> None:
@@ -213,7 +213,7 @@ class SimulatedLabelStudio:
 
 def serve(label_config: str, images: Path) -> None:
     """Print the port, then serve until the process ends."""
-    files = [path.read_bytes() for path in sorted(images.iterdir()) if path.is_file()]
+    files = [path.read_bytes() for path in sorted(images.glob("*.jpg"))]
     server = _Server(Store(label_config), files)
     print(server.server_port, flush=True)
     server.serve_forever()

@@ -124,7 +124,9 @@ def test_up_brings_everything_up_and_takes_everything_down(tmp_path: Path, port:
     said = (tmp_path / "log").read_text(encoding="utf-8")
     events = [json.loads(line) for line in said.splitlines()]
     assert {event.get("process") for event in events} >= {"web", "inference", "cycle", "train", None}
-    assert {"gunicorn.error", "rq.worker", "al_backend.processes"} <= {event["logger"] for event in events}
+    assert {"gunicorn.error", "al_backend.jobs.workers", "al_backend.processes"} <= {
+        event["logger"] for event in events
+    }
     assert not [event for event in events if event["logger"] == "stdout"], "somebody prints in a format of its own"
     assert "Traceback" not in said
 

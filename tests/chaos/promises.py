@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -20,7 +21,7 @@ from model.data.reef import SPECIES
 from model.detectors.factory import load
 from tests.chaos.stage import Stage
 
-_SLOW_AND_HARMLESS = {"reconcile", "retire"}
+_SLOW_AND_HARMLESS = {"reconcile", "retire", "tidy"}
 
 
 def unsettled(stage: Stage) -> list[str]:
@@ -118,6 +119,7 @@ def damaged_versions(stage: Stage) -> list[str]:
     numbers = [version.number for version in versions]
     if len(set(numbers)) != len(numbers):
         found.append(f"version numbers {numbers}")
+    versions = [version for version in versions if version.removed_at is None]
     for version in versions:
         folder = stage.registry.fetch_version(stage.project, version.name)
         manifest = json.loads((folder / "manifest.json").read_text())
@@ -145,14 +147,17 @@ def orphans(stage: Stage) -> list[str]:
 
 
 def leftovers(stage: Stage, temporary: Path) -> list[str]:
-    """Files that nobody will ever use, after what looks after them has had its turn."""
-    stage.registry.cleanup(stage.project)
+    """Files that nobody will ever use, after what looks after them has had its turn.
+
+    While the backend runs it leaves what is younger than an hour, because somebody may be writing it; now nobody is.
+    """
+    stage.registry.cleanup(stage.project, older_than=timedelta(0))
     model_dir = Path(stage.settings.model_dir)
     # PyTorch keeps one folder per user for what it compiles.
     found = [str(path) for path in temporary.iterdir() if not path.name.startswith("torchinductor_")]
     found += [str(path) for path in model_dir.rglob(".tmp-*")]
     for kind in ("versions", "rankings"):
-        for folder in (model_dir / "projects" / str(stage.project) / kind).iterdir():
+        for folder in (model_dir / "projects" / str(stage.project) / kind).glob("*"):
             if folder.is_dir() and not (folder / "manifest.json").exists():
                 found.append(f"half of {folder}")
     found += [str(path) for path in (stage.settings.data_dir / "trainings").glob("*")]

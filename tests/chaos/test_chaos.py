@@ -1,6 +1,7 @@
 """Somebody labels without a pause while processes are killed, Redis is emptied and Label Studio misbehaves.
 
-Everything is drawn from a seed. `make chaos` runs 300 faults; `CHAOS_SEED` and `CHAOS_FAULTS` choose others. A seed
+Everything is drawn from a seed. `make chaos` runs 300 faults; `CHAOS_SEED` and `CHAOS_FAULTS` choose others, and
+`CHAOS_PATIENCE` is how many seconds it may take afterwards until everything is right. A seed
 stands for the faults and their moments, not for what they meet: a run that failed is repeated only roughly. What a
 failure turned out to be has a quick test of its own beside the code that was wrong.
 """
@@ -30,11 +31,12 @@ SEED = int(os.environ.get("CHAOS_SEED", "1"))
 FAILED_ONCE = (4, 5)
 """Seeds that found something; run by `make chaos`, because each takes minutes."""
 
-_SETTLED_WITHIN = 300.0  # ten times what it takes on an idle machine
-_STOPPED_WITHIN = 20.0
+# Ten times what it takes on an idle machine; on one that others use, too, a training hardly gets a turn.
+_SETTLED_WITHIN = float(os.environ.get("CHAOS_PATIENCE", "300"))
+_STOPPED_WITHIN = 40.0
 
 
-@pytest.mark.timeout(600 + 15 * FAULTS)
+@pytest.mark.timeout(600 + 15 * FAULTS + _SETTLED_WITHIN)
 @pytest.mark.parametrize("seed", [SEED, *(pytest.param(seed, marks=pytest.mark.long) for seed in FAILED_ONCE)])
 def test_everything_is_right_again_once_it_is_quiet(
     seed: int,

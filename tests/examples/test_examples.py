@@ -67,6 +67,7 @@ def test_a_folder_is_ranked_and_nothing_is_lost(
     assert ranked(images, detector_folder, capsys) == found, "same inputs, same ranking"
 
 
+@pytest.mark.slow
 def test_run_as_a_script_it_prints_a_table_that_says_the_same(
     images: Path, detector_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,6 +81,7 @@ def test_run_as_a_script_it_prints_a_table_that_says_the_same(
     assert "unreadable" in lines[-1]
 
 
+@pytest.mark.slow
 def test_every_strategy_ranks_a_folder_of_which_nothing_is_labelled(images: Path, detector_folder: Path) -> None:
     for name in strategy_names():
         for diversity in (False, True):
@@ -107,6 +109,7 @@ def test_an_empty_folder_is_said_to_be_empty(
     assert "holds no image" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_strategies_are_compared_on_a_coco_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     annotations = write_coco(write_reef(tmp_path / "scenes", 20, seed=6, size=SIZE), tmp_path / "coco")
     options: dict[str, object] = {

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 
 import psutil
@@ -42,19 +43,19 @@ def test_up_stops_during_a_training_and_goes_on_with_it_when_it_starts_again(fie
 
     assert time.monotonic() - started < GRACE + 15, "an end without a bound"
     assert gone(family)
+    restarted = datetime.now(timezone.utc)
     field.backend.start()
     field.wait_published(project, number=1)
     (version,) = field.registry.versions(project)
     assert version.training["iterations"] == steps
     # Where it came to its end within the grace, there was nothing to go on with.
-    assert version.training["resumed_after"] >= 50 or version.created_at.timestamp() < time.time() - 1
+    assert version.training["resumed_after"] >= 50 or version.created_at < restarted
     field.check(project, versions=1)
     field.close(project)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_worker_finishes_the_job_in_hand_and_leaves_the_others(
-    queues: Queues, redis_server: EmbeddedRedis, tmp_path: Path, number: signal.Signals
+    queues: Queues, redis_server: EmbeddedRedis, tmp_path: Path
 ) -> None:
     # Every process of Python looks for this name when it starts.
     (tmp_path / "sitecustomize.py").write_text(
@@ -79,7 +80,7 @@ def test_a_worker_finishes_the_job_in_hand_and_leaves_the_others(
             assert time.monotonic() < deadline, (tmp_path / "log").read_text()
             time.sleep(0.05)
         family = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(number)
+        process.send_signal(signal.SIGINT)  # Ctrl-C; SIGTERM goes the same way, see above
         assert process.wait(timeout=GRACE + 10) == 0
     finally:
         process.kill()

@@ -100,8 +100,8 @@ class MadeUpLabelStudio:
     def labelled_tasks(self, project_id: int) -> list[SimpleNamespace]:
         return [SimpleNamespace(id=task, data={"image": f"/{task}.png"}) for task in self._labelled]
 
-    def predictions(self, project_id: int) -> list[Any]:
-        return []
+    def tasks_with_version(self, project_id: int, model_version: str, *, first: int, last: int) -> set[int]:
+        return set()
 
     def import_predictions(self, project_id: int, items: Sequence[Mapping[str, Any]], **_: Any) -> SimpleNamespace:
         self.imported += items

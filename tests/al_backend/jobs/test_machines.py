@@ -39,9 +39,7 @@ def until(what: str, look: Callable[[], object], seconds: float = 120) -> None:
 
 
 @pytest.fixture
-def two_trainers(
-    redis_server: EmbeddedRedis, queues: Queues, tmp_path: Path
-) -> Iterator[list[subprocess.Popen[bytes]]]:
+def _two_trainers(redis_server: EmbeddedRedis, queues: Queues, tmp_path: Path) -> Iterator[None]:
     """Two train workers that stand for two GPUs."""
     children: list[subprocess.Popen[bytes]] = []
     (tmp_path / "sitecustomize.py").write_text(ALLOWED)

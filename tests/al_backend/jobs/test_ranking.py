@@ -10,11 +10,13 @@ import pytest
 
 from al_backend.jobs.context import Context
 from al_backend.jobs.ranking import (
+    asks_for_more,
     newest_ranking,
     order,
     place_measured,
     prediction_items,
 )
+from al_backend.jobs.sizes import WINDOW
 from al_backend.jobs.strategies import strategy_fields, strategy_of
 from al_backend.registry import Ranking
 from al_backend.settings import LearningSettings, load_settings
@@ -199,3 +201,11 @@ def test_predictions_carry_the_models_version_and_the_order_score(here: Context)
         {"task": 1, "result": [{"id": "1"}], "score": pytest.approx(0.5), "model_version": "v1+r2"},
         {"task": 3, "result": [], "score": pytest.approx(5 / 6), "model_version": "v1+r2"},
     ]
+
+
+def test_a_ranking_asks_for_its_next_shards_before_the_queue_runs_empty() -> None:
+    shards = 300
+    asking = [index for index in range(shards) if asks_for_more(index, shards)]
+    assert asking == [63, 127, 191]
+    assert all(index < WINDOW for index in asking[:2]), "while half of what is in the queue still waits"
+    assert not any(asks_for_more(index, WINDOW // 2) for index in range(WINDOW // 2))

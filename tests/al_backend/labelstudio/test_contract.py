@@ -10,7 +10,7 @@ import pytest
 from al_backend.demo.server import LabelStudioServer
 from al_backend.errors import LabelStudioError
 from al_backend.jobs.pool_memory import PoolMemory, superseded
-from al_backend.labelstudio.client import LabelStudio
+from al_backend.labelstudio.client import LabelStudio, Task
 from al_backend.labelstudio.labeling_config import parse_labeling_config
 from benchmarks._label_studio.server import SimulatedLabelStudio
 
@@ -61,7 +61,7 @@ def item(task: int, score: float, version: str = "v1", **value: Any) -> dict[str
 def test_what_was_touched_is_told_from_what_was_not(client: LabelStudio, project: int, tasks: list[int]) -> None:
     pool, others, stamp = client.touched_tasks(project, "")
     assert [task.id for task in pool] == tasks
-    assert not others
+    assert others == set()
     assert set(pool[0].data) == {"image"}
     assert client.touched_tasks(project, stamp) == ([], set(), stamp)
 
@@ -146,11 +146,11 @@ def test_a_remembered_pool_is_the_pool(
     asked: list[str] = []
     ask = client.touched_tasks
 
-    def noting(project: int, since: str) -> Any:
+    def noted(project: int, since: str) -> tuple[list[Task], set[int], str]:
         asked.append(since)
         return ask(project, since)
 
-    monkeypatch.setattr(client, "touched_tasks", noting)
+    monkeypatch.setattr(client, "touched_tasks", noted)
 
     def pool() -> list[int]:
         return [task.id for task in memory.pool(client, project, config)]

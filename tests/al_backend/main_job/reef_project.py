@@ -56,8 +56,16 @@ class Site:
 class ReefProject:
     """A connected project whose true boxes are known."""
 
-    def __init__(self, site: Site, project_id: int, truth: dict[int, LabelledImage], classes: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        site: Site,
+        project_id: int,
+        truth: dict[int, LabelledImage],
+        classes: tuple[str, ...],
+        size: tuple[int, int] = SIZE,
+    ) -> None:
         self.site = site
+        self.size = size
         self.id = project_id
         self.truth = truth
         self.classes = classes
@@ -122,7 +130,7 @@ class ReefProject:
         image = self.truth[task]
         certain = np.zeros((len(image.label), len(self.classes) + 1), np.float32)
         certain[np.arange(len(image.label)), image.label] = 1
-        boxes = Detections(image.xyxy, np.ones(len(image.label), np.float32), image.label, certain, *SIZE)
+        boxes = Detections(image.xyxy, np.ones(len(image.label), np.float32), image.label, certain, *self.size)
         config = parse_labeling_config(self.site.client.project(self.id).label_config)
         return to_regions(boxes, self.classes, config, threshold=0)
 
