@@ -96,9 +96,6 @@ class MadeUpLabelStudio:
     def labelled_tasks(self, project_id: int) -> list[Task]:
         return [Task(task, data) for task, data in self.tasks.items() if task in self.labelled]
 
-    def open_task_ids(self, project_id: int) -> set[int]:
-        return {task.id for task in self.open_tasks(project_id)}
-
     def predictions_of(self, project_id: int, model_version: str) -> list[Any]:
         return []
 
