@@ -100,9 +100,6 @@ class MadeUpLabelStudio:
     def labelled_tasks(self, project_id: int) -> list[SimpleNamespace]:
         return [SimpleNamespace(id=task, data={"image": f"/{task}.png"}) for task in self._labelled]
 
-    def tasks_with_version(self, project_id: int, model_version: str, *, first: int, last: int) -> set[int]:
-        return set()
-
     def tasks_with_version(self, project_id: int, model_version: str, **_: Any) -> set[int]:
         return set()
 
