@@ -129,12 +129,11 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        # What others wrote into it can neither begin a line of its own nor steer the terminal.
-        message = _CONTROL.sub(" ", " | ".join(record.getMessage().splitlines()))
         around = " ".join(f"{name}={value}" for name, value in _ordered(_fields.get()))
-        line = f"{self.formatTime(record)} {record.levelname} {record.name}: {message}" + (
-            f" [{around}]" if around else ""
-        )
+        event = f"{record.getMessage()} [{around}]" if around else record.getMessage()
+        # What others wrote into message or fields can neither begin a line of its own nor steer the terminal.
+        event = _CONTROL.sub(" ", " | ".join(event.splitlines()))
+        line = f"{self.formatTime(record)} {record.levelname} {record.name}: {event}"
         if record.exc_info and not record.exc_text:
             record.exc_text = self.formatException(record.exc_info)
         # Indented, because an error may quote what a stranger sent, line breaks and all.
