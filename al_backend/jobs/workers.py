@@ -31,7 +31,7 @@ from al_backend.logs import configure as configure_logging
 from al_backend.masking import masked, remember_secrets
 from al_backend.settings import Settings, load_settings
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("al_backend.jobs.workers")  # as a program this module is `__main__`
 
 _TICK = 0.5
 _SHARE_EVERY = 20.0
