@@ -45,7 +45,7 @@ ifdef ARGS
 else
 # Side by side all but what talks to Label Studio: there, one server and its projects are shared, and waits are real.
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -ra --durations=10 -m "not labelstudio and not long" --numprocesses logical --maxprocesses 8
-	$(PYTHON) -m pytest -ra --durations=10 -m labelstudio
+	$(PYTHON) -m pytest -ra --durations=10 -m "labelstudio and not long"
 endif
 
 test-long: setup ## What takes minutes and CI leaves out: large networks on many images, a slow learner by heart
