@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _MAX_REDIRECTS = 5
 _TRIES = 3
+_HEALTH_SECONDS = 5.0
 _BACKOFF_SECONDS = 0.3
 _PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
@@ -100,7 +101,18 @@ class ImageSource:
                 reason = f"{_shown(address.url)} cannot be read: {str(error) or type(error).__name__}."
             if time.monotonic() >= deadline:
                 break
-        raise ImageUnavailable(reason, passing=True)
+        raise ImageUnavailable(reason, passing=not self._is_last_word(address))
+
+    def _is_last_word(self, address: Address) -> bool:
+        """Whether waiting is of no use: Label Studio is well, and answers 500 for uploads that it does not know."""
+        url = str(address.url)
+        if self._label_studio is None or served_path(url, self._label_studio) is None:
+            return False
+        try:
+            with self._deadline.within(time.monotonic() + _HEALTH_SECONDS):
+                return self._own.get(f"{self._label_studio.url}/health").status_code == 200
+        except httpx.HTTPError:
+            return False
 
     def fetch_many(self, items: Iterable[tuple[int, str]], *, threads: int = 8) -> dict[int, Path | ImageUnavailable]:
         """The files of many tasks, as (task id, value); one that cannot be had has its reason instead of a path."""

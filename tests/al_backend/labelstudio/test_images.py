@@ -359,6 +359,25 @@ def test_a_server_that_stays_overloaded(source: ImageSource, site: Site) -> None
     assert len(site.calls) == 3
 
 
+@pytest.mark.parametrize(("health", "passing"), [(200, False), (500, True), (404, True)])
+def test_500_for_an_upload_is_a_last_word_while_label_studio_is_well(
+    source: ImageSource, label_studio_site: Site, health: int, passing: bool
+) -> None:
+    # It answers so for uploads that it does not know; to wait for one would hold up every ranking.
+    label_studio_site.serve("/data/upload/3/gone.png", body(status=500))
+    label_studio_site.serve("/health", body(status=health))
+    with pytest.raises(ImageUnavailable, match="answered 500") as caught:
+        source.fetch("/data/upload/3/gone.png")
+    assert caught.value.passing is passing
+
+
+def test_another_servers_trouble_may_pass(source: ImageSource, site: Site, label_studio_site: Site) -> None:
+    label_studio_site.serve("/health", body())
+    with pytest.raises(ImageUnavailable) as caught:
+        source.fetch(site.serve("/a.png", body(status=503)))
+    assert caught.value.passing
+
+
 def test_an_announced_size_over_the_limit_is_not_read(source: ImageSource, site: Site, tmp_path: Path) -> None:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
