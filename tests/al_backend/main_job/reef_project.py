@@ -215,8 +215,15 @@ class ReefProject:
         return published
 
     def wait_for_versions(self, count: int) -> Version:
-        """Wait until there are `count` versions; returns the newest."""
-        self.wait_for(f"training number {count}", lambda: len(self.versions()) >= count)
+        """Wait until there are `count` versions and the newest was promoted or refused; returns the newest."""
+
+        def decided() -> bool:
+            jobs = overview(self.site.backend.queues)["jobs"]
+            return len(self.versions()) >= count and not any(
+                job["project"] == self.id and job["kind"] == "train" for job in jobs
+            )
+
+        self.wait_for(f"training number {count}", decided)
         return self.versions()[-1]
 
     def unsettled(self, version: str | None = None) -> list[str]:
