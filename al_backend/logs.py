@@ -10,16 +10,14 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TextIO
-from urllib.parse import parse_qsl, unquote, urlsplit
-
-from pydantic import SecretStr
 
 from al_backend.errors import ConfigError
+from al_backend.masking import mask_secrets, remember_secrets
 
 if TYPE_CHECKING:
     from al_backend.settings import Settings
@@ -27,24 +25,9 @@ if TYPE_CHECKING:
 FIELDS = ("project", "task", "job", "kind", "version", "request")
 """What an event may belong to, in the order in which text shows it."""
 
-MASK = "***"
-
-_SHORTEST_SECRET = 4  # characters; masking shorter ones would tear holes into everything
 _fields: ContextVar[Mapping[str, Any]] = ContextVar("al_backend_log_fields", default={})  # noqa: B039 - never changed
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
-_SECRET_NAME = r"(?:pass(?:word|wd)?|secret|token|signature|sig|credential|api_?key|access_?key|account_?key)"
-SECRET_IN_QUERY = re.compile(rf"(?i)([?&][^=&\s]*{_SECRET_NAME}[^=&\s]*=)[^&\s\"'<>]+")
-"""What is secret by its name in the query of an address: passwords, signed links."""
-
-_PATTERNS = (
-    (SECRET_IN_QUERY, rf"\1{MASK}"),
-    # Credentials that no setting knows: those of other people's URLs, and tokens that Label Studio makes.
-    (re.compile(r"(?i)(://[^/\s:@]*:)[^/\s@]+(?=@)"), rf"\1{MASK}"),
-    (re.compile(r"(?i)\b((?:Bearer|Token|Basic)\s+)[A-Za-z0-9._~+/=-]{8,}"), rf"\1{MASK}"),
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?"), MASK),
-    (re.compile(r"(?i)((?:access_token|api_key|password|secret)[\"']?\s*[:=]\s*[\"']?)[^\s\"',&}]+"), rf"\1{MASK}"),
-)
 
 
 @contextmanager
@@ -75,55 +58,10 @@ def fields() -> Mapping[str, Any]:
     return _fields.get()
 
 
-class Masker:
-    """Replaces secrets in text.
-
-    Args:
-        secrets: known ones; those shorter than 4 characters are left alone. What looks like a token, a password in a
-            URL or an `Authorization` header is masked without being known.
-    """
-
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        known = sorted({secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}, key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, known))) if known else None
-
-    def __call__(self, text: str) -> str:
-        """The text without secrets."""
-        if self._known is not None:
-            text = self._known.sub(MASK, text)
-        for pattern, replacement in _PATTERNS:
-            text = pattern.sub(replacement, text)
-        return text
-
-
-def secrets_of(settings: Settings) -> list[str]:
-    """Everything in the settings that must not be printed."""
-    found = [
-        value.get_secret_value()
-        for name in type(settings).model_fields
-        if isinstance(value := getattr(settings, name), SecretStr)
-    ]
-    for url in (settings.redis_url, settings.model_dir, settings.label_studio_url, settings.public_url):
-        for password in _secrets_in(url) if url and "://" in url else ():
-            found += [password, unquote(password)]
-    bearer = settings.webhook_bearer
-    return [*found, bearer] if bearer else found
-
-
-def _secrets_in(url: str) -> list[str]:
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # an address that is wrong is printed nowhere, see `masked_url`
-        return []
-    alone = parts.username if parts.username and parts.password is None else None
-    query = [value for name, value in parse_qsl(parts.query) if re.search(_SECRET_NAME, name, re.IGNORECASE)]
-    return [secret for secret in (parts.password, alone, *query) if secret]
-
-
 class TextFormatter(logging.Formatter):
     """One event a line for people; only the traceback of a surprise takes more."""
 
-    def __init__(self, mask: Masker) -> None:
+    def __init__(self, mask: Callable[[str], str] = mask_secrets) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
         self._mask = mask
 
@@ -144,7 +82,7 @@ class TextFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """One JSON object a line for machines: time (UTC), level, logger, message, the fields, and exception if any."""
 
-    def __init__(self, mask: Masker) -> None:
+    def __init__(self, mask: Callable[[str], str] = mask_secrets) -> None:
         super().__init__()
         self._mask = mask
 
@@ -176,9 +114,9 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     level = logging.getLevelName(settings.log_level.upper())
     if not isinstance(level, int):
         raise ConfigError(f"LOG_LEVEL is {settings.log_level!r}; use DEBUG, INFO, WARNING or ERROR.")
-    mask = Masker(secrets_of(settings))
+    remember_secrets(settings)
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter(mask) if settings.log_format == "json" else TextFormatter(mask))
+    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
     # One line per request to Label Studio, and four per job, are noise to everyone who did not ask for them.
@@ -200,7 +138,7 @@ def from_child(process: str, line: str, *, as_json: bool, width: int = 0) -> str
     event = _event(line)
     if event is None:
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        event = {"time": now, "level": "INFO", "logger": "stdout", "message": Masker()(line)}
+        event = {"time": now, "level": "INFO", "logger": "stdout", "message": mask_secrets(line)}
     return json.dumps({**event, "process": process}, ensure_ascii=False)
 
 

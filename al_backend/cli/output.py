@@ -119,14 +119,12 @@ def command_output(given: Mapping[str, Any], *, as_json: bool = False, **options
     """
     from al_backend.errors import BackendError, ConfigError
     from al_backend.logs import configure as configure_logging
-    from al_backend.masking import remember_secrets
     from al_backend.settings import load_settings
     from model.errors import ModelError
 
     try:
         settings = load_settings(**given, **{name: value for name, value in options.items() if value is not None})
         configure_logging(settings)
-        remember_secrets(settings)
     except ConfigError as error:
         _complain(str(error), as_json)
         raise typer.Exit(_WRONG_USE) from None

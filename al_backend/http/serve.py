@@ -18,7 +18,7 @@ from gunicorn.glogging import Logger
 from al_backend.errors import BackendError, ConfigError
 from al_backend.http.auth import check_auth_settings
 from al_backend.logs import configure as configure_logging
-from al_backend.masking import masked, remember_secrets
+from al_backend.masking import masked
 from al_backend.settings import Settings, load_settings
 
 _METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -133,7 +133,6 @@ def main() -> int:
     try:
         settings = load_settings()
         configure_logging(settings)
-        remember_secrets(settings)
         serve(settings)
     except BackendError as error:
         print(masked(str(error)), file=sys.stderr)

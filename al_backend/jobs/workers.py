@@ -28,7 +28,7 @@ from al_backend.jobs.queues import QueueName
 from al_backend.jobs.rq_workers import FreshWorker, WarmWorker
 from al_backend.jobs.shared_settings import share
 from al_backend.logs import configure as configure_logging
-from al_backend.masking import masked, remember_secrets
+from al_backend.masking import masked
 from al_backend.settings import Settings, load_settings
 
 logger = logging.getLogger("al_backend.jobs.workers")  # as a program this module is `__main__`
@@ -119,7 +119,6 @@ def main(arguments: Sequence[str]) -> int:
     try:
         settings = load_settings()
         configure_logging(settings)
-        remember_secrets(settings)
         leave_with_parent(grace=_ORPHAN_GRACE)
         names = [QueueName(name) for argument in arguments for name in argument.split(",")]
         run_worker(settings, names)

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from al_backend import logs
+from al_backend import logs, masking
 from al_backend.errors import ConfigError
-from al_backend.logs import MASK, bind, bound, configure, from_child
+from al_backend.logs import bind, bound, configure, from_child
+from al_backend.masking import MASK
 from al_backend.settings import Settings, load_settings
 
 SECRETS = {
@@ -28,7 +29,8 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
 
 
 @pytest.fixture(autouse=True)
-def _root_as_before() -> Iterator[None]:
+def _root_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(masking, "_remembered", masking._Remembered())
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield
@@ -56,6 +58,14 @@ def events() -> io.StringIO:
     stream = io.StringIO()
     configure(settings(log_format="json", **SECRETS), stream)
     return stream
+
+
+def test_a_secret_that_a_process_learns_later_is_masked_too(events: io.StringIO) -> None:
+    # As a worker on another machine does, which gets Label Studio's key from Redis.
+    masking.remember_secrets(settings(label_studio_api_key="learnt-from-elsewhere"))
+    logging.getLogger("a").warning("key learnt-from-elsewhere")
+    assert "key ***" in events.getvalue()
+    assert "learnt" not in events.getvalue()
 
 
 def test_text_carries_what_the_event_belongs_to(text: io.StringIO) -> None:

@@ -12,8 +12,8 @@ import pytest
 from al_backend import masking
 from al_backend.errors import ConfigError, RegistryError
 from al_backend.jobs.queues import connect_to
-from al_backend.logs import configure, secrets_of
-from al_backend.masking import masked, masked_url, one_line
+from al_backend.logs import configure
+from al_backend.masking import masked, masked_url, one_line, secrets_of
 from al_backend.registry import Registry
 from al_backend.registry.remote import open_storage
 from al_backend.settings import Settings, load_settings

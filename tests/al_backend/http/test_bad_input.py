@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from al_backend.http.app import create_app
 from al_backend.http.bodies import LARGEST_SHORT_BODY, LONG_BODIES
 from al_backend.jobs.queues import Queues
-from al_backend.logs import Masker, TextFormatter
+from al_backend.logs import TextFormatter
+from al_backend.masking import Masker
 from al_backend.registry import Registry
 from al_backend.settings import Settings
 from tests.al_backend.http.label_studio_bodies import CLASSIFICATION, LABEL_CONFIG
