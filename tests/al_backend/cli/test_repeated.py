@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from al_backend.cli import app
 from al_backend.jobs.embedded_redis import EmbeddedRedis
 from al_backend.jobs.queues import QueueName, Queues
-from al_backend.registry import GateVerdict, Registry, Version
+from al_backend.registry import Registry
+from tests.al_backend.sample_version import sample_version
 
 pytestmark = pytest.mark.redis
 
@@ -32,27 +33,11 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_server: Embe
         monkeypatch.setenv(name, value)
     made = Registry(str(tmp_path / "models"))
     made.register_project(PROJECT, label_config="<View/>", overrides={})
-    for number, name in enumerate((V1, V2), start=1):
+    for name in (V1, V2):
         files = tmp_path / name
         files.mkdir()
         (files / "weights").write_bytes(b"w")
-        version = Version(
-            name=name,
-            number=number,
-            project=PROJECT,
-            detector="yolov5n",
-            classes=("fish",),
-            created_at=MOMENT,
-            snapshot_at=MOMENT,
-            labels={},
-            label_counts={},
-            train_images=1,
-            validation_images=0,
-            boxes=1,
-            training={},
-            settings={},
-            gate=GateVerdict(promoted=True, reason="first"),
-        )
+        version = sample_version(name, PROJECT, MOMENT, classes=("fish",))
         made.add_version(version, files)
     made.promote(PROJECT, V1, reason="first")
     return made

@@ -20,8 +20,9 @@ from al_backend.jobs.client import error_key
 from al_backend.jobs.liveness import living_worker
 from al_backend.jobs.queues import EmbeddedRedis, QueueName, Queues
 from al_backend.labelstudio.client import LabelStudio
-from al_backend.registry import GateVerdict, Registry, Version
+from al_backend.registry import Registry
 from al_backend.settings import Settings, load_settings
+from tests.al_backend.sample_version import sample_version
 from tests.al_backend.served_app import LABEL_CONFIG, served
 
 
@@ -226,23 +227,7 @@ def test_labels_that_the_active_version_does_not_know(patient: Patient, tmp_path
     now = datetime.now(timezone.utc)
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "weights").write_bytes(b"x")
-    version = Version(
-        name="yolov5n-v1-abcdef",
-        number=1,
-        project=patient.project,
-        detector="yolov5n",
-        classes=("crab",),
-        created_at=now,
-        snapshot_at=now,
-        labels={},
-        label_counts={},
-        train_images=1,
-        validation_images=0,
-        boxes=1,
-        training={},
-        settings={},
-        gate=GateVerdict(promoted=True, reason="first"),
-    )
+    version = sample_version("yolov5n-v1-abcdef", patient.project, now, classes=("crab",))
     patient.registry.add_version(version, tmp_path / "files")
     patient.registry.promote(patient.project, version.name, reason="first")
 

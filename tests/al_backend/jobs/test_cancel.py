@@ -28,8 +28,9 @@ from al_backend.jobs.documents import (
 )
 from al_backend.jobs.liveness import ensure_job, in_flight, taken_job
 from al_backend.jobs.queues import QueueName, Queues
-from al_backend.registry import GateVerdict, Ranking, Registry, Version
+from al_backend.registry import Ranking, Registry
 from model.errors import TrainingCancelled
+from tests.al_backend.sample_version import sample_version
 
 pytestmark = pytest.mark.redis
 
@@ -88,23 +89,7 @@ def add_version(registry: Registry, folder: Path, name: str = V1, *, snapshot_at
     weights = folder / name
     weights.mkdir()
     (weights / "weights").write_bytes(b"w")
-    version = Version(
-        name=name,
-        number=int(name.split("-v")[1][0]),
-        project=PROJECT,
-        detector="yolov5n",
-        classes=("cod",),
-        created_at=now(),
-        snapshot_at=snapshot_at or now(),
-        labels={},
-        label_counts={},
-        train_images=1,
-        validation_images=0,
-        boxes=1,
-        training={},
-        settings={},
-        gate=GateVerdict(promoted=True, reason="first"),
-    )
+    version = sample_version(name, PROJECT, now(), snapshot_at=snapshot_at or now())
     registry.add_version(version, weights)
     registry.promote(PROJECT, name, reason="gate")
 

@@ -35,7 +35,8 @@ from al_backend.jobs.client import (
 from al_backend.jobs.documents import PUBLISHED, RANK_REQUEST, TRAIN_REQUEST, fail_attempt, now, start_attempt
 from al_backend.jobs.liveness import ensure_job, living_worker, running_job
 from al_backend.jobs.queues import QueueName, Queues
-from al_backend.registry import GateVerdict, Ranking, Registry, Version
+from al_backend.registry import Ranking, Registry
+from tests.al_backend.sample_version import sample_version
 
 pytestmark = pytest.mark.redis
 
@@ -53,23 +54,7 @@ def add_version(registry: Registry, folder: Path, snapshot_at: datetime, number:
     weights = folder / f"weights-{number}"
     weights.mkdir()
     (weights / "weights").write_bytes(b"w")
-    version = Version(
-        name=f"yolov5n-v{number}-aaaaaa",
-        number=number,
-        project=PROJECT,
-        detector="yolov5n",
-        classes=("cod",),
-        created_at=now(),
-        snapshot_at=snapshot_at,
-        labels={},
-        label_counts={},
-        train_images=1,
-        validation_images=0,
-        boxes=1,
-        training={},
-        settings={},
-        gate=GateVerdict(promoted=True, reason="first"),
-    )
+    version = sample_version(f"yolov5n-v{number}-aaaaaa", PROJECT, now(), snapshot_at=snapshot_at)
     registry.add_version(version, weights)
 
 
