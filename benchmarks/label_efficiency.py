@@ -49,6 +49,7 @@ class Scale:
         test: held-out images.
         image_size: pixels of the scenes and of the network.
         iterations: of every training.
+        batch_size: images per step.
         initial: labelled images at the start.
         budget: images per cycle.
         cycles: choices.
@@ -60,6 +61,7 @@ class Scale:
     test: int
     image_size: int
     iterations: int
+    batch_size: int
     initial: int
     budget: int
     cycles: int
@@ -67,8 +69,8 @@ class Scale:
     strategies: tuple[str, ...]
 
 
-FULL = Scale(1000, 300, 160, 900, 50, 50, 6, 5, ("random", *STRATEGIES, *(f"{name}+diversity" for name in STRATEGIES)))
-QUICK = Scale(60, 30, 96, 40, 10, 10, 1, 2, ("random", "uncertainty", "huale+diversity"))
+FULL = Scale(600, 300, 160, 400, 8, 20, 20, 5, 5, ("random", *STRATEGIES, *(f"{name}+diversity" for name in STRATEGIES)))
+QUICK = Scale(60, 30, 96, 40, 8, 10, 10, 1, 2, ("random", "uncertainty", "huale+diversity"))
 
 
 def measure(options: Options) -> Outcome:
@@ -88,7 +90,7 @@ def _measure(work: Path, scale: Scale) -> Outcome:
         initial=scale.initial,
         budget=scale.budget,
         cycles=scale.cycles,
-        training=TrainingConfig(iterations=scale.iterations),
+        training=TrainingConfig(iterations=scale.iterations, batch_size=scale.batch_size),
     )
     outcome = Outcome(notes=[f"Reports and pictures: {work}"])
     found = _run(plan, data, source, work / "strategies", outcome)
