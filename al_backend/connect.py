@@ -288,8 +288,8 @@ def _warnings(label_studio: LabelStudio, project: Project, backend: Backend) -> 
 
 
 def _version_names(label_studio: LabelStudio, registry: Registry, project_id: int) -> set[str]:
-    trained = {version.name for version in registry.versions(project_id)}
-    return trained | stored_versions(label_studio, project_id) | {UNTRAINED}
+    ours = {version.name for version in registry.all_versions(project_id)}
+    return ours | stored_versions(label_studio, project_id) | {UNTRAINED}
 
 
 def _free(title: str, taken: set[str]) -> str:

@@ -132,6 +132,8 @@ class State:
     publishing: bool = False
     retiring: bool = False
     scoring_new: bool = False
+    starting: bool = False
+    """Whether a cold start waits or is being worked on."""
     train_requested_at: datetime | None = None
     train_from_scratch: bool = False
     rank_requested_at: datetime | None = None
@@ -158,6 +160,11 @@ class Train:
 
     reason: str
     from_scratch: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ColdStart:
+    """Make an untrained version, so that the queue has an order before the first training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +225,9 @@ class Tidy:
     """Remove weights and rankings that nothing needs any more."""
 
 
-Action = Promote | Train | StartRanking | ScoreShards | Choose | Publish | ScoreNew | Repoint | Retire | Tidy
+Action = (
+    Promote | Train | ColdStart | StartRanking | ScoreShards | Choose | Publish | ScoreNew | Repoint | Retire | Tidy
+)
 
 
 def decide(snapshot: Snapshot, state: State, settings: LearningSettings) -> list[Action]:
@@ -232,6 +241,8 @@ def decide(snapshot: Snapshot, state: State, settings: LearningSettings) -> list
     training = _training(snapshot, state, settings)
     if training is not None:
         actions.append(training)
+    elif _is_cold(snapshot, state, settings):
+        actions.append(ColdStart())
     actions += _ranking(snapshot, state)
     if state.published is not None and not state.publishing:
         if snapshot.model_version != state.published and _may_repoint(snapshot, state):
@@ -330,6 +341,12 @@ def _training(snapshot: Snapshot, state: State, settings: LearningSettings) -> T
         return None
     new = pending_labels(snapshot.labels, state.trained_on)
     return Train(f"{new} new or changed labels", settings.train_mode == "from_scratch")
+
+
+def _is_cold(snapshot: Snapshot, state: State, settings: LearningSettings) -> bool:
+    """Whether people would label in random order until the first training, which nothing has started yet."""
+    untrained = state.active is None and state.trained_on is None
+    return settings.cold_start and untrained and bool(snapshot.pool) and not state.training and not state.starting
 
 
 def _ranking(snapshot: Snapshot, state: State) -> list[Action]:

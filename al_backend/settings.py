@@ -73,6 +73,9 @@ class LearningSettings(BaseModel):
         description="Distance, as a share of the pool's spread, within which one image is enough, with `AL_DIVERSITY`.",
     )
     budget: int = Field(20, ge=1, description="Images a person labels per cycle.")
+    cold_start: bool = Field(
+        True, description="Order the queue before the first training, by what the images look like."
+    )
     min_labels: int = Field(20, ge=2, description="Labelled images before the first training.")
     train_every: int = Field(20, ge=1, description="New or changed labelled images that start the next training.")
     stop_gain: float = Field(

@@ -54,7 +54,9 @@ def project_status(
     versions = registry.versions(project_id)
     newest = trained_on(versions)
     pointer = registry.active(project_id)
-    active = next((version for version in versions if pointer and version.name == pointer.version), None)
+    active = next(
+        (version for version in registry.all_versions(project_id) if pointer and version.name == pointer.version), None
+    )
     live = overview(queues)
     jobs = [job for job in live["jobs"] if job["project"] == project_id]
     error = last_error(queues, project_id)
@@ -127,6 +129,7 @@ def _version(version: Version) -> dict[str, Any]:
     metrics = version.metrics or {}
     return {
         "version": version.name,
+        "trained": version.is_trained,
         "detector": version.detector,
         "classes": list(version.classes),
         "labels": version.images_labelled,

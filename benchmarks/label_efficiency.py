@@ -69,7 +69,9 @@ class Scale:
     strategies: tuple[str, ...]
 
 
-FULL = Scale(600, 300, 160, 400, 8, 20, 20, 5, 5, ("random", *STRATEGIES, *(f"{name}+diversity" for name in STRATEGIES)))
+FULL = Scale(
+    600, 300, 160, 400, 8, 20, 20, 5, 5, ("random", *STRATEGIES, *(f"{name}+diversity" for name in STRATEGIES))
+)
 QUICK = Scale(60, 30, 96, 40, 8, 10, 10, 1, 2, ("random", "uncertainty", "huale+diversity"))
 
 

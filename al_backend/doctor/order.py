@@ -140,7 +140,7 @@ def predictions(subject: Subject, project: Project) -> Iterator[Finding]:
 def _ours(model_version: str, subject: Subject) -> bool:
     if subject.registry is None:
         return True
-    names = {version.name for version in subject.registry.versions(subject.project_id)}
+    names = {version.name for version in subject.registry.all_versions(subject.project_id)}
     return model_version == UNTRAINED or version_of(model_version) in names
 
 

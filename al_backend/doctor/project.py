@@ -131,11 +131,14 @@ def _last_run(subject: Subject) -> Iterator[Finding]:
 
 
 def _labels(subject: Subject, config: LabelingConfig) -> Iterator[Finding]:
-    active = subject.registry.active(subject.project_id) if subject.registry is not None else None
-    if subject.registry is None or active is None:
-        yield fine("labels", "No version is active yet, so all labels will be learnt by the first training.")
+    active = None if subject.registry is None else subject.registry.active(subject.project_id)
+    version = None
+    if subject.registry is not None and active is not None:
+        version = subject.registry.version(subject.project_id, active.version)
+    if active is None or version is None or not version.is_trained:
+        yield fine("labels", "No version is trained yet, so all labels will be learnt by the first training.")
         return
-    classes = subject.registry.version(subject.project_id, active.version).classes
+    classes = version.classes
     known = {config.label_of(name) for name in classes}
     missing = [label for label in config.labels if label not in known]
     if missing:

@@ -110,7 +110,7 @@ def versions() -> Response:
         body = bodies.read_object()
     asked = body.get("project")
     projects = here.registry.projects() if asked is None else [here.known_project(bodies.project_id(asked)).id]
-    names = [version.name for project in projects for version in here.registry.versions(project)]
+    names = [version.name for project in projects for version in here.registry.all_versions(project)]
     return jsonify({"versions": list(dict.fromkeys(names))})
 
 

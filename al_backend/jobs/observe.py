@@ -119,9 +119,11 @@ def read_state(here: Context, project_id: int) -> cycle.State:
     training = in_flight(queues, QueueName.TRAIN, job_name("train", project_id))
     publishing = in_flight(queues, QueueName.PUBLISH, job_name("publish", project_id))
     retiring = in_flight(queues, QueueName.PUBLISH, job_name("retire", project_id))
+    starting = bool(which_in_flight(queues, QueueName.SCORE, [job_name("cold-start", project_id)]))
     scoring_new = any_in_flight(queues, QueueName.SCORE, job_name("score-new", project_id, ""))
     published = published_model_version(registry, project_id)
-    versions = registry.versions(project_id)
+    everything = registry.all_versions(project_id)
+    versions = [version for version in everything if version.is_trained]
     active = registry.active(project_id)
     train_request = registry.read_document(project_id, TRAIN_REQUEST)
     state = None
@@ -133,13 +135,14 @@ def read_state(here: Context, project_id: int) -> cycle.State:
     return cycle.State(
         active=active.version if active else None,
         trained_on=trained_on(versions),
-        versions=tuple(version.name for version in versions),
+        versions=tuple(version.name for version in everything),
         ranking=state,
         published=published,
         training=training,
         publishing=publishing,
         retiring=retiring,
         scoring_new=scoring_new,
+        starting=starting,
         train_requested_at=requested_at(train_request),
         train_from_scratch=bool((train_request or {}).get("from_scratch")),
         rank_requested_at=requested_at(registry.read_document(project_id, RANK_REQUEST)),
@@ -147,8 +150,8 @@ def read_state(here: Context, project_id: int) -> cycle.State:
         train_cancelled=cancelled_training(registry, project_id),
         rank_cancelled_at=None if rank_cancelled is None else rank_cancelled.at,
         ranking_cancelled=current.cancelled is not None,
-        unpromoted=_unpromoted(versions, active),
-        untidy=plan(versions, rankings, active, published, last=here.settings.keep_versions, now=now()).due,
+        unpromoted=_unpromoted(everything, active),
+        untidy=plan(everything, rankings, active, published, last=here.settings.keep_versions, now=now()).due,
         tidying=tidying,
     )
 

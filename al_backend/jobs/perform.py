@@ -73,6 +73,17 @@ def perform(
             meta=meta | {"kind": "train", "reason": action.reason, "decided_at": decided_at.isoformat()},
         )
         return f"training ({action.reason})"
+    if isinstance(action, cycle.ColdStart):
+        ensure_job(
+            queues,
+            QueueName.SCORE,
+            job_name("cold-start", project_id),
+            "al_backend.jobs.cold_start.cold_start",
+            project_id,
+            timeout=_SCORE_TIMEOUT,
+            meta=meta | {"kind": "cold_start"},
+        )
+        return "a cold start: nothing is trained yet"
     if isinstance(action, cycle.StartRanking):
         cancelled = cancelled_ranking(here.registry, project_id)
         if cancelled is not None and cancelled.at > decided_at:

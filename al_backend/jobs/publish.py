@@ -166,7 +166,7 @@ def _obsolete(here: Context, project_id: int, limit: int) -> list[int]:
     Which these are is read anew for each slice, but never more of it than the slice needs.
     """
     registry, client = here.registry, here.label_studio
-    ours = {version.name for version in registry.versions(project_id)} | {UNTRAINED}
+    ours = {version.name for version in registry.all_versions(project_id)} | {UNTRAINED}
     published = published_model_version(registry, project_id)
     if published is None:
         return []

@@ -35,6 +35,7 @@ FUNCTIONS = frozenset(
     f"al_backend.jobs.{name}"
     for name in (
         "candidates.choose",
+        "cold_start.cold_start",
         "live.predict",
         "publish.publish",
         "publish.retire",

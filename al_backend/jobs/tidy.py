@@ -22,7 +22,7 @@ def tidy(project_id: int) -> list[str]:
     with job_running() as here:
         registry = here.registry
         plan_now = plan(
-            registry.versions(project_id),
+            registry.all_versions(project_id),
             registry.rankings(project_id),
             registry.active(project_id),
             published_model_version(registry, project_id),

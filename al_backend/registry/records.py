@@ -35,11 +35,11 @@ class GateVerdict(_Record):
 
 
 class Version(_Record):
-    """An immutable trained detector; its name is the `model_version` in Label Studio.
+    """An immutable detector; its name is the `model_version` in Label Studio.
 
     Attributes:
         name: unique within the project, a plain file name.
-        number: counts from 1 within the project.
+        number: counts from 1 within the project; 0 for the cold start.
         project: Label Studio's project id.
         detector: architecture name.
         classes: ordered label names of the detector.
@@ -61,6 +61,8 @@ class Version(_Record):
         removed_at: when its weights were removed. The record stays, because the learning curve needs it, without
             `labels`.
         labelled: number of `labels` where these were taken out.
+        knows: of a version for the cold start, which nothing was trained for: the labels that its base checkpoint knows
+            by name. None for a trained version.
     """
 
     name: str
@@ -85,6 +87,12 @@ class Version(_Record):
     leaving_since: UtcDatetime | None = None
     removed_at: UtcDatetime | None = None
     labelled: int | None = None
+    knows: tuple[str, ...] | None = None
+
+    @property
+    def is_trained(self) -> bool:
+        """False for the version that orders a project's queue before its first training; its number is 0."""
+        return self.knows is None
 
     @property
     def images_labelled(self) -> int:

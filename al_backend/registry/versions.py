@@ -58,7 +58,11 @@ class VersionShelf(Shelf):
         self._copies = copies
 
     def versions(self, project: int) -> list[Version]:
-        """The whole versions of a project, by number."""
+        """The whole versions of a project that were trained, by number."""
+        return [version for version in self.all_versions(project) if version.is_trained]
+
+    def all_versions(self, project: int) -> list[Version]:
+        """The same with the one of the cold start, whose weights nothing was trained for, if there is one."""
         manifests = (self._manifest(project, name) for name in self._version_folders(project))
         found = [manifest.version for manifest in manifests if manifest is not None]
         return sorted(found, key=lambda version: (version.number, version.name))
@@ -92,7 +96,7 @@ class VersionShelf(Shelf):
         return self._existing(project, name).version
 
     def next_version_name(self, project: int, detector: str, digest: str) -> tuple[str, int]:
-        """Name and number for the next version; the same until a version is added.
+        """Name and number for the next trained version; the same until a version is added.
 
         Args:
             project: Label Studio's project id.
@@ -105,8 +109,16 @@ class VersionShelf(Shelf):
             if (match := re.search(r"-v(\d+)-[^-]*$", name)) and self._is_whole(project, name)
         ]
         number = max(numbers, default=0) + 1
-        stem = re.sub(r"[^A-Za-z0-9._+-]+", "-", Path(detector).name).lstrip("._+-") or "detector"
-        return plain_name(f"{stem}-v{number}-{digest[:6]}", "version"), number
+        return _name(detector, number, digest), number
+
+    def cold_start_name(self, detector: str, digest: str) -> str:
+        """Name of a version that nothing was trained for; its number is 0.
+
+        Args:
+            detector: architecture name.
+            digest: of everything that it depends on, at least six characters.
+        """
+        return _name(detector, 0, digest)
 
     def add_version(self, version: Version, folder: Path) -> None:
         """Store a version with the files of a local folder; nothing happens when it exists already.
@@ -166,8 +178,14 @@ class VersionShelf(Shelf):
         """The active version; None before the first promotion."""
         return self._read_record(self._pointer(project), ActivePointer)
 
-    def promote(self, project: int, name: str, *, reason: str) -> ActivePointer:
+    def promote(self, project: int, name: str, *, reason: str, unless_active: bool = False) -> ActivePointer:
         """Make a version the active one; nothing happens when it is already.
+
+        Args:
+            project: Label Studio's project id.
+            name: of the version.
+            reason: one sentence for people.
+            unless_active: leave the pointer alone where any version is active.
 
         Raises:
             VersionNotFound: there is none of that name, or its weights were removed; the message lists those that
@@ -178,8 +196,11 @@ class VersionShelf(Shelf):
         def moved(current: ActivePointer | None) -> ActivePointer:
             if current is None:
                 return _pointer(name, (), reason)
-            if current.version == name:
+            if current.version == name or unless_active:
                 return current
+            manifest = self._manifest(project, current.version)
+            if manifest is not None and not manifest.version.is_trained:
+                return _pointer(name, current.history, reason)  # nobody wants to go back to before the first training
             return _pointer(name, (*current.history, current.version), reason)
 
         return self._move(project, moved)
@@ -297,6 +318,11 @@ class VersionShelf(Shelf):
 
     def _changed(self, path: str, what: str) -> RegistryError:
         return self._damaged(path, f"other content than was stored: {what}")
+
+
+def _name(detector: str, number: int, digest: str) -> str:
+    stem = re.sub(r"[^A-Za-z0-9._+-]+", "-", Path(detector).name).lstrip("._+-") or "detector"
+    return plain_name(f"{stem}-v{number}-{digest[:6]}", "version")
 
 
 def _require_weights(version: Version) -> None:

@@ -46,7 +46,7 @@ def resolve_device(name: str) -> str:
 
 def create(
     architecture: str,
-    classes: Sequence[str],
+    classes: Sequence[str] | None,
     *,
     image_size: int = 640,
     device: str = "auto",
@@ -58,7 +58,7 @@ def create(
 
     Args:
         architecture: one of `architectures()`, or the path of an Ultralytics `.yaml` or `.pt` file.
-        classes: unique label names, in order; may be empty until the first `fit`.
+        classes: unique label names, in order; may be empty until the first `fit`. None for those of `base`.
         image_size: pixels of the longer side that the network sees; SSD has one size of its own and takes no other.
         device: see `resolve_device`.
         base: checkpoint to start from (`find_base`); classes that it knows by the same name keep their weights.
@@ -70,7 +70,7 @@ def create(
         ValueError: unknown architecture or device, or class names that are not unique.
         WeightsRefused: `base` is damaged, of another architecture, or pickled without permission.
     """
-    if len(set(classes)) != len(classes):
+    if classes is not None and len(set(classes)) != len(classes):
         raise ValueError(f"class names must be unique, found {tuple(classes)}")
     if architecture not in architectures() and not architecture.endswith(ULTRALYTICS_SUFFIXES):
         raise ValueError(

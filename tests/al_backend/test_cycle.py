@@ -11,6 +11,7 @@ from al_backend.cycle import (
     Attempt,
     CancelledTraining,
     Choose,
+    ColdStart,
     Promote,
     Publish,
     RankingState,
@@ -36,6 +37,7 @@ from al_backend.settings import LearningSettings
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 SETTINGS = LearningSettings(min_labels=4, train_every=3)
+WARM = SETTINGS.model_copy(update={"cold_start": False})
 V1 = "yolov5n-v1-aaaaaa"
 
 
@@ -76,8 +78,42 @@ def settled(**changes: Any) -> tuple[Snapshot, State]:
 
 
 def test_nothing_happens_before_there_are_enough_labels() -> None:
-    assert decide(snapshot(labels=labels(3)), State(), SETTINGS) == []
+    assert decide(snapshot(labels=labels(3)), State(), WARM) == []
     assert missing_labels(labels(3), None, SETTINGS) == 1
+
+
+class TestColdStart:
+    few = snapshot(labels=labels(3))
+
+    def test_before_the_first_training(self) -> None:
+        assert decide(self.few, State(), SETTINGS) == [ColdStart()]
+        assert decide(snapshot(labels={}), State(), SETTINGS) == [ColdStart()]
+
+    @pytest.mark.parametrize(
+        "state",
+        [
+            State(starting=True),
+            State(training=True),
+            State(trained_on=trained(3), versions=(V1,), active=V1),
+            State(trained_on=trained(3), versions=(V1,), unpromoted=None),  # refused, with nothing to compare: odd
+        ],
+    )
+    def test_not_when_it_is_in_work_or_something_better_is(self, state: State) -> None:
+        assert ColdStart() not in decide(self.few, state, SETTINGS)
+
+    def test_not_when_a_training_is_due(self) -> None:
+        (action,) = decide(snapshot(), State(), SETTINGS)
+        assert isinstance(action, Train)
+
+    def test_not_without_images_to_order(self) -> None:
+        assert decide(snapshot(labels={}, pool=()), State(), SETTINGS) == []
+
+    def test_trainings_that_failed_for_good_leave_an_order_at_least(self) -> None:
+        tried = Attempt(snapshot().digest, MAX_ATTEMPTS, NOON, error="no memory")
+        assert decide(snapshot(), State(attempt=tried), SETTINGS) == [ColdStart()]
+
+    def test_then_a_ranking(self) -> None:
+        assert decide(self.few, State(active="yolov5n-v0-aaaaaa"), SETTINGS) == [StartRanking("yolov5n-v0-aaaaaa")]
 
 
 def test_the_first_training_starts_at_min_labels() -> None:
@@ -130,12 +166,12 @@ def test_labels_that_fail_again_and_again_stop_being_tried_until_somebody_asks()
     facts = snapshot()
     failed = Attempt(facts.digest, MAX_ATTEMPTS, NOON, "boom")
     assert decide(facts, State(attempt=replace(failed, count=MAX_ATTEMPTS - 1)), SETTINGS) != []
-    assert decide(facts, State(attempt=failed), SETTINGS) == []
+    assert decide(facts, State(attempt=failed), WARM) == []
     assert decide(snapshot(labels=labels(5)), State(attempt=failed), SETTINGS) != []
     later = NOON + timedelta(seconds=1)
     assert decide(facts, State(attempt=failed, train_requested_at=later), SETTINGS) != []
     earlier = NOON - timedelta(seconds=1)
-    assert decide(facts, State(attempt=failed, train_requested_at=earlier), SETTINGS) == []
+    assert decide(facts, State(attempt=failed, train_requested_at=earlier), WARM) == []
 
 
 def test_a_ranking_goes_from_start_over_shards_to_publication() -> None:
@@ -254,12 +290,12 @@ def test_a_cancelled_training_waits_for_as_many_new_labels_as_any_other() -> Non
 
 def test_the_first_training_cancelled_does_not_start_again_by_itself() -> None:
     state = State(train_cancelled=CancelledTraining(NOON, digests(4)))
-    assert decide(snapshot(labels=labels(6)), state, SETTINGS) == []
+    assert decide(snapshot(labels=labels(6)), state, WARM) == []
     assert decide(snapshot(labels=labels(7)), state, SETTINGS) != []
 
 
 def test_until_somebody_has_looked_all_labels_count_as_cancelled() -> None:
-    assert decide(snapshot(labels=labels(100)), State(train_cancelled=CancelledTraining(NOON)), SETTINGS) == []
+    assert decide(snapshot(labels=labels(100)), State(train_cancelled=CancelledTraining(NOON)), WARM) == []
 
 
 @pytest.mark.parametrize(("minutes", "starts"), [(-1, False), (0, False), (1, True)])

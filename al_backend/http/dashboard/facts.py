@@ -46,6 +46,7 @@ class VersionFacts:
     validation_images: int
     boxes: int
     metrics: Mapping[str, Any] | None
+    trained: bool
     promoted: bool
     verdict: str
     problems: tuple[str, ...]
@@ -71,7 +72,8 @@ class ProjectFacts:
 
     Attributes:
         observed: what the last look at Label Studio found; None before the first.
-        active: the active version; None before the first promotion, or when its files are gone.
+        active: the active version; None before the first training, or when its files are gone.
+        cold_start: what orders the queue before the first training; "" after it, or when nothing does yet.
         published: the document about the published order; empty before the first.
         doctor: the document of the doctor's last examination; empty before the first.
         config_error: why the labelling config is not served; "" when it is.
@@ -84,6 +86,7 @@ class ProjectFacts:
     versions: tuple[VersionFacts, ...]
     pointer: ActivePointer | None
     active: VersionFacts | None
+    cold_start: str
     published: Mapping[str, Any]
     attempt: Attempt | None
     doctor: Mapping[str, Any]
@@ -133,8 +136,10 @@ class Facts:
         record = registry.project(project_id)
         if record is None:
             return None
-        versions = self._read_versions(registry, project_id)
+        everything = self._read_versions(registry, project_id)
+        versions = tuple(item for item in everything if item.trained)
         pointer = registry.active(project_id)
+        active = next((item for item in everything if pointer and item.name == pointer.version), None)
         speed = (registry.read_document(project_id, THROUGHPUT) or {}).get("images_per_second")
         learning, trouble = self._learning(record)
         return ProjectFacts(
@@ -144,7 +149,8 @@ class Facts:
             observed=read_observed(registry, project_id),
             versions=versions,
             pointer=pointer,
-            active=next((item for item in versions if pointer and item.name == pointer.version), None),
+            active=active if active is not None and active.trained else None,
+            cold_start=active.verdict if active is not None and not active.trained else "",
             published=registry.read_document(project_id, PUBLISHED) or {},
             attempt=read_attempt(registry, project_id),
             doctor=registry.read_document(project_id, "doctor") or {},
@@ -204,6 +210,7 @@ def _facts(version: Version, size: int) -> VersionFacts:
         validation_images=version.validation_images,
         boxes=version.boxes,
         metrics=metrics,
+        trained=version.is_trained,
         promoted=version.gate.promoted,
         verdict=version.gate.reason,
         problems=version.problems,

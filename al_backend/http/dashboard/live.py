@@ -22,6 +22,7 @@ _TIMEOUT = 2.0
 
 _TITLES = {
     "train": "Training",
+    "cold_start": "Preparing the first order",
     "score": "Measuring the pool",
     "choose": "Choosing images for a closer look",
     "publish": "Publishing the order",

@@ -72,7 +72,7 @@ def troubles(facts: ProjectFacts, live: Live) -> list[str]:
     if facts.attempt is not None and facts.attempt.error is not None:
         again = "label more images or press Train now" if facts.attempt.count >= MAX_ATTEMPTS else "it is tried again"
         found.append(f"The last training failed ({facts.attempt.error}); {again}.")
-    if facts.pointer is not None and facts.active is None:
+    if facts.pointer is not None and facts.active is None and not facts.cold_start:
         found.append(f"The files of the active version {facts.pointer.version} are gone; promote another one.")
     newest = facts.versions[-1] if facts.versions else None
     if newest is not None and not newest.promoted and newest is not facts.active:
@@ -96,10 +96,11 @@ def next_step(facts: ProjectFacts, live: Live) -> str:
         return "Nobody has looked at the project yet. The first look comes within a minute when a worker lives."
     missing, learning = facts.observed.missing_labels, facts.learning
     if missing and not facts.versions:
-        return (
+        first = (
             f"{missing:,} more labelled images start the first training "
             f"({facts.observed.labels:,} of {learning.min_labels:,})."
         )
+        return f"{facts.cold_start} {first}".lstrip()
     if missing:
         return (
             f"{missing:,} more new or changed labels start the next training, "

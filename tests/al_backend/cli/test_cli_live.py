@@ -67,6 +67,7 @@ def command_line(label_studio: LabelStudioServer, tmp_path: Path) -> CommandLine
         {
             "LABEL_STUDIO_URL": label_studio.url,
             "LABEL_STUDIO_API_KEY": label_studio.token,
+            "AL_COLD_START": "false",
             "AL_DATA_DIR": str(tmp_path / "data"),
             "MODEL_DIR": str(tmp_path / "models"),
             "PORT": str(port),

@@ -244,7 +244,7 @@ class ReefProject:
 
     def stray_predictions(self, model_version: str) -> list[str]:
         """Where our predictions differ from exactly one of `model_version` per open task; [] when they do not."""
-        ours = {item.name for item in self.versions()} | {UNTRAINED}
+        ours = {item.name for item in self.site.registry.all_versions(self.id)} | {UNTRAINED}
         rows = self.predictions()
         old = Counter(row.model_version for row in rows if version_of(row.model_version) in ours)
         current = Counter(row.task for row in rows if row.model_version == model_version)

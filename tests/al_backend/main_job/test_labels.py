@@ -75,8 +75,8 @@ def test_accepted_submitted_and_empty_annotations_count_and_skipped_and_deleted_
 
 def test_too_few_labels_train_nothing_and_one_more_does(site: Site, tmp_path: Path) -> None:
     project = create_reef_project(site, tmp_path, "Young reef", SPECIES[:2], images=10, labelled=MIN_LABELS - 2, seed=4)
-    project.look()
-    _expect_missing(project, 2)
+    cold = project.wait_until_settled()["version"]
+    _expect_missing(project, 2, cold)
     *_, imported, skipped, empty = sorted(project.truth)
     # A prediction of somebody else, accepted in the Data Manager, is a label as good as any.
     theirs = {"task": imported, "result": project.true_regions(imported), "score": 0.5, "model_version": "theirs"}
@@ -84,7 +84,7 @@ def test_too_few_labels_train_nothing_and_one_more_does(site: Site, tmp_path: Pa
     site.client.action(project.id, "predictions_to_annotations", [imported])
     site.client.submit_annotation(skipped, [], was_cancelled=True)
     project.look()
-    _expect_missing(project, 1)
+    _expect_missing(project, 1, cold)
     site.client.submit_annotation(empty, [])
     version = project.wait_for_versions(1)
     assert {int(task) for task in version.labels} == {*sorted(project.truth)[: MIN_LABELS - 2], imported, empty}
@@ -92,12 +92,12 @@ def test_too_few_labels_train_nothing_and_one_more_does(site: Site, tmp_path: Pa
     assert site.client.model_versions(project.id)["theirs"] == 1, "what others predicted stays"
 
 
-def _expect_missing(project: ReefProject, count: int) -> None:
+def _expect_missing(project: ReefProject, count: int, cold: str) -> None:
     status = project.status()
     assert status["labels"]["missing_until_training"] == count, status["labels"]
     sentence = f"{count} more labelled images start the first training ({MIN_LABELS - count} of {MIN_LABELS})."
     assert sentence in status["notes"], status["notes"]
-    assert (status["versions"], status["active"], status["published"]) == (0, None, None)
+    assert (status["versions"], status["active"]["version"], status["active"]["trained"]) == (0, cold, False)
     assert status["training"] == {"status": "idle", "progress": None, "attempts": 0, "error": None}
 
 

@@ -14,6 +14,26 @@ from tests.al_backend.main_job.reef_project import ReefProject, Site, assert_ord
 pytestmark = [pytest.mark.labelstudio, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
+def test_without_a_single_label_typical_images_come_first_in_the_exact_order(site: Site, tmp_path: Path) -> None:
+    project = create_reef_project(
+        site, tmp_path, "New reef", SPECIES[:3], images=12, labelled=0, seed=7, overrides={"budget": 4}
+    )
+    published = project.wait_until_settled()
+    assert published["model_version"].startswith("yolov5n-v0-")
+    assert project.versions() == []
+    order = assert_order_is_exact(project)
+    assert project.label_next(2) == order[:2]
+    bodies = project.prediction_bodies()
+    assert {tuple(body["result"]) for body in bodies} == {()}, "nothing is pre-annotated by a head that knows nothing"
+    notes = " ".join(project.status()["notes"])
+    assert "Nothing is trained yet: the queue is ordered by what the images look like" in notes
+    assert f"{MIN_LABELS - 2} more labelled images start the first training" in notes
+    version = project.train()
+    assert (version.number, version.parent, version.gate.baseline) == (1, None, None)
+    assert published["model_version"] not in site.client.model_versions(project.id)
+    assert_order_is_exact(project)
+
+
 def test_the_order_is_exact_before_and_after_a_new_version(site: Site, tmp_path: Path) -> None:
     project = create_reef_project(site, tmp_path, "Rolling reef", SPECIES[3:6], images=24, labelled=MIN_LABELS, seed=3)
     first = project.wait_until_settled()

@@ -110,7 +110,7 @@ def test_every_page_pleases_and_asks_nobody_else(browser: Browser, site: Site, s
             tab.wait_for_load_state("load")
             tab.locator("main h1").first.wait_for()
             if name == "queue":
-                tab.wait_for_function("document.querySelector('.image-card img').naturalWidth > 0")
+                tab.locator(".image-card img").first.evaluate("image => image.decode()")
             assert tab.evaluate("document.documentElement.scrollWidth") <= width, f"{name} is wider than the screen"
             tab.screenshot(path=SCREENSHOTS / f"{name}-{scheme}-{size}.png")
             if (scheme, size) == ("light", "wide") and name in DOCUMENTED:
@@ -288,7 +288,7 @@ def test_the_queue_shows_images_with_boxes_on_them(browser: Browser, site: Site)
     first = tab.locator(".image-card").first
     image = first.locator("img")
     expect(image).to_be_visible()
-    tab.wait_for_function("document.querySelector('.image-card img').naturalWidth > 0")
+    tab.locator(".image-card img").first.evaluate("image => image.decode()")
     picture, box = image.bounding_box(), first.locator(".boxes").bounding_box()
     assert picture is not None
     assert box == pytest.approx(picture, abs=1), "the boxes are not where the image is"

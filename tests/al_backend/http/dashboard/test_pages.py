@@ -160,7 +160,7 @@ class TestWithout:
         assert "Project 5" in text(client, "")
         for page, sentence in (
             ("", "No measured version yet"),
-            ("/queue", "An order needs a version"),
+            ("/queue", "The next look prepares one"),
             ("/versions", "No version yet"),
             ("/health", "Press Examine"),
             ("/live", "Nobody has looked at the project yet"),

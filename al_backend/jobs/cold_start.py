@@ -1,0 +1,86 @@
+"""The cold start: a queue with an order before anything was trained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+from pathlib import Path
+
+from al_backend.jobs.client import look_later
+from al_backend.jobs.context import Context, job_running
+from al_backend.jobs.documents import now
+from al_backend.labelstudio.labeling_config import LabelingConfig
+from al_backend.registry import GateVerdict, Version
+from al_backend.settings import LearningSettings
+
+logger = logging.getLogger(__name__)
+
+
+def cold_start(project_id: int) -> str:
+    """Job: make the base checkpoint the project's version 0, and active unless another version is by now.
+
+    What of the labels the checkpoint knows by name it pre-annotates. See `strategies.substitutes` for the order.
+
+    Returns:
+        The version's name; "" where a trained one was active already.
+    """
+    with job_running() as here:
+        if here.registry.active(project_id) is not None:
+            return ""
+        settings, config = here.learning(project_id), here.labeling_config(project_id)
+        with tempfile.TemporaryDirectory(prefix="al-cold-start-") as name:
+            version = _make(here, project_id, settings, config, Path(name))
+            here.registry.add_version(version, Path(name))
+        pointer = here.registry.promote(project_id, version.name, reason=version.gate.reason, unless_active=True)
+        look_later(here.queues, project_id, "the cold start is ready")
+        logger.info("Project %d: %s is active. %s", project_id, pointer.version, version.gate.reason)
+        return version.name
+
+
+def _make(here: Context, project_id: int, settings: LearningSettings, config: LabelingConfig, folder: Path) -> Version:
+    """Write the detector to `folder`; returns the record of it."""
+    from model.detectors.factory import create, find_base  # brings torch
+
+    base = find_base(settings.detector, here.registry.base_folder)
+    known = () if base is None else create(settings.detector, None, base=base, device=here.settings.device).classes
+    usable = tuple(label for label in known if config.label_of(label) is not None)
+    # Without a class a detector looks at nothing; those of the project only stand in until they are learnt.
+    detector = create(
+        settings.detector,
+        usable or config.labels,
+        image_size=settings.image_size,
+        device=here.settings.device,
+        base=base,
+        seed=settings.seed,
+    )
+    detector.save(folder)
+    digest = hashlib.sha256(json.dumps([detector.classes, settings.image_size, str(base)]).encode()).hexdigest()
+    created_at = now()
+    return Version(
+        name=here.registry.cold_start_name(settings.detector, digest),
+        number=0,
+        project=project_id,
+        detector=settings.detector,
+        classes=detector.classes,
+        created_at=created_at,
+        snapshot_at=created_at,
+        labels={},
+        label_counts={},
+        train_images=0,
+        validation_images=0,
+        boxes=0,
+        training={},
+        settings=settings.model_dump(),
+        gate=GateVerdict(promoted=True, reason=_reason(base, usable)),
+        knows=usable,
+    )
+
+
+def _reason(base: Path | None, known: tuple[str, ...]) -> str:
+    if base is None:
+        return "Nothing is trained yet, and there is no base checkpoint: even what images look like is a rough guess."
+    if known:
+        return f"Nothing is trained yet; the base checkpoint knows {', '.join(known)}."
+    return "Nothing is trained yet, and the base checkpoint knows none of the labels."
