@@ -198,7 +198,7 @@ def test_the_settings_page_is_current() -> None:
 
 
 def test_the_readme_names_only_commands_and_options_that_exist() -> None:
-    used = re.findall(r"(?:^|`)al-backend ([a-z]+)((?: [^`\n|#(&]*)?)", README, re.MULTILINE)
+    used = re.findall(r"(?:^|`)al-backend ([a-z-]+)((?: [^`\n|#(&]*)?)", README, re.MULTILINE)
     assert {name for name, _ in used} <= set(COMMANDS)
     assert "up" in dict(used)
     for name, rest in used:

@@ -6,7 +6,7 @@ Modules are imported inside the commands, so that `al-backend --help` does not w
 from __future__ import annotations
 
 # Importing a module adds its commands to `app`, in the order in which `--help` lists them.
-from al_backend.cli import processes, projects, questions, versions  # noqa: F401
+from al_backend.cli import processes, projects, questions, versions, weights  # noqa: F401
 from al_backend.cli.options import app
 
 __all__ = ["app", "main"]

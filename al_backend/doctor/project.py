@@ -9,6 +9,7 @@ from pathlib import Path
 
 import redis
 
+from al_backend.base_checkpoint import describe_checkpoint
 from al_backend.doctor import order
 from al_backend.doctor.connection import model_connection, other_webhooks, webhook
 from al_backend.doctor.finding import Finding, error, fine, warning
@@ -54,6 +55,7 @@ def examine_project(subject: Subject) -> list[Finding]:
         ("annotators", lambda: _annotators(subject, project)),
         ("registry entry", lambda: _registered(subject)),
         ("last run", lambda: _last_run(subject)),
+        ("weights", lambda: _weights(subject)),
     ]
     if config is not None:
         checked = config
@@ -128,6 +130,18 @@ def _last_run(subject: Subject) -> Iterator[Finding]:
             f"The last training failed: {attempt.error}",
             f"Solve what it names; new labels or `al-backend train {subject.project_id}` start the next one.",
         )
+
+
+def _weights(subject: Subject) -> Iterator[Finding]:
+    record = None if subject.registry is None else subject.registry.project(subject.project_id)
+    if subject.registry is None or record is None or subject.registry.versions(subject.project_id):
+        return
+    detector = subject.settings.learning.overridden(record.overrides).detector
+    trained, sentence = describe_checkpoint(subject.registry, detector)
+    if trained:
+        yield fine("weights", sentence)
+    else:
+        yield warning("weights", sentence, f"Run `al-backend fetch-weights {detector}`.")
 
 
 def _labels(subject: Subject, config: LabelingConfig) -> Iterator[Finding]:

@@ -73,6 +73,11 @@ class Registry(RetentionShelf, RankingShelf):
                 temporary.unlink()
         return copies.root
 
+    def share_base(self, path: Path) -> None:
+        """Store a base checkpoint for all machines; one in `base_folder` of a local registry is there already."""
+        if not isinstance(self._storage, LocalStorage):
+            self._storage.upload(f"base/{path.name}", path)
+
     def register_project(self, project: int, *, label_config: str, overrides: Mapping[str, Any]) -> ProjectRecord:
         """Remember a project; written only when something changed."""
         result: list[ProjectRecord] = []

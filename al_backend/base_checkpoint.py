@@ -1,0 +1,67 @@
+"""The weights that the first training of a project starts from: which there are, and how to get better ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import model
+from al_backend.errors import BackendError
+from al_backend.registry import Registry
+
+_SHIPPED = Path(model.__file__).parent / "base"
+
+
+def fetch_checkpoint(registry: Registry, detector: str, scratch: Path) -> dict[str, Any]:
+    """Ultralytics' or torchvision's COCO weights as `base/<detector>.safetensors` of the registry.
+
+    What is there already stays. Without internet, the original file is taken from `base/` if somebody put it there.
+
+    Args:
+        registry: that all workers share.
+        detector: architecture name.
+        scratch: folder for a registry that is not on a local disk.
+
+    Returns:
+        `detector`, `file`, and `classes`: how many it knows.
+
+    Raises:
+        BackendError: there are no published weights of that name, or they cannot be had; the message says why and
+            what to do without internet.
+    """
+    from model.detectors import base_weights, torchvision_weights  # these bring torch
+    from model.detectors.factory import TORCHVISION, YOLO
+    from model.detectors.weights import read_weights
+
+    if detector not in YOLO + TORCHVISION:
+        raise BackendError(
+            f"No weights are published for {detector!r}; there are some for {', '.join(YOLO + TORCHVISION)}."
+        )
+    folder = registry.base_folder or scratch / "base"
+    fetch = base_weights.fetch_base if detector in YOLO else torchvision_weights.fetch_base
+    file = fetch(detector, folder)
+    if file is None:
+        raise BackendError(
+            f"The weights of {detector} could not be had; the line above says why. Without internet, download the file "
+            f"that it names elsewhere, put it into {folder} as it is, and run this again."
+        )
+    registry.share_base(file)
+    _, description = read_weights(file)
+    return {"detector": detector, "file": str(file), "classes": len(description["classes"])}
+
+
+def describe_checkpoint(registry: Registry, detector: str) -> tuple[bool, str]:
+    """Whether trainings of a detector start from trained weights, and a sentence that says from which.
+
+    The architecture's name begins the name of every file that would be taken, the publishers' own names included.
+    """
+    folder = registry.base_folder
+    own = sorted(item.name for item in folder.glob(f"{detector}*")) if folder is not None else []
+    if own:
+        return True, f"First trainings start from {own[0]}, and so does the order before them."
+    if (_SHIPPED / f"{detector}.safetensors").is_file():
+        return True, (
+            "First trainings start from the small checkpoint that comes with the project, made from drawn underwater "
+            f"scenes; for photographs `al-backend fetch-weights {detector}` gets a better one."
+        )
+    return False, f"There are no weights to start from, so the first trainings of {detector} begin from random ones."
