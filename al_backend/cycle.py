@@ -8,10 +8,56 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
 
+from al_backend.actions import (
+    Action,
+    Choose,
+    ColdStart,
+    Promote,
+    Publish,
+    Repoint,
+    Retire,
+    ScoreNew,
+    ScoreShards,
+    StartRanking,
+    Tidy,
+    Train,
+)
+from al_backend.facts import Attempt, CancelledTraining, RankingState, Snapshot, State, TrainedOn
 from al_backend.settings import LearningSettings
+
+__all__ = [
+    "MAX_ATTEMPTS",
+    "REPUBLISH_MARK",
+    "UNTRAINED",
+    "Action",
+    "Attempt",
+    "CancelledTraining",
+    "Choose",
+    "ColdStart",
+    "Promote",
+    "Publish",
+    "RankingState",
+    "Repoint",
+    "Retire",
+    "ScoreNew",
+    "ScoreShards",
+    "Snapshot",
+    "StartRanking",
+    "State",
+    "Tidy",
+    "Train",
+    "TrainedOn",
+    "cancellation_in_force",
+    "counted_from",
+    "decide",
+    "is_validation",
+    "missing_labels",
+    "pending_labels",
+    "published_name",
+    "ranking_number",
+    "version_of",
+]
 
 UNTRAINED = "untrained"
 """Model version of the empty answers that a project gets before its first training."""
@@ -25,209 +71,6 @@ REPUBLISH_MARK = "+r"
 Label Studio switches between model versions at once, but can neither update predictions in bulk nor tell two rankings
 of one version apart; so the second ranking of `yolov5n-v3-1f2e3d` is published as `yolov5n-v3-1f2e3d+r2`.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What Label Studio says about a project at one moment.
-
-    Attributes:
-        classes: labels of the labelling config, in its order.
-        labels: digest of the chosen annotation of every labelled task.
-        pool: ids of the tasks that are still open.
-        model_version: that the project shows, "" when none.
-        titles: of the project's ML backends; a project pointing at one is served in random order.
-        stored: predictions per model version.
-        scored: tasks that have a prediction of the published model version.
-        duplicates: ids of predictions that a newer one of the same task and model version supersedes.
-        taken_at: when the labels were read (UTC).
-    """
-
-    classes: tuple[str, ...]
-    labels: Mapping[int, str]
-    pool: tuple[int, ...]
-    model_version: str
-    titles: frozenset[str]
-    stored: Mapping[str, int]
-    scored: frozenset[int]
-    duplicates: tuple[int, ...]
-    taken_at: datetime
-
-    @property
-    def digest(self) -> str:
-        """Identity of the labels and the class list: the same content gives the same digest."""
-        content = [*self.classes, *(f"{task}:{digest}" for task, digest in sorted(self.labels.items()))]
-        return hashlib.sha256("\n".join(content).encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class TrainedOn:
-    """What the newest trained version, promoted or refused, has seen."""
-
-    version: str
-    labels: Mapping[str, str]
-    snapshot_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class RankingState:
-    """How far the newest ranking of the active version is.
-
-    Attributes:
-        id: of the ranking, which is also the model version under which it is published.
-        created_at: when the pool was listed.
-        missing: shards that should be enqueued: of the next unfinished ones, those neither waiting nor being worked on.
-        unfinished: number of shards without a result.
-        published: whether Label Studio serves this ranking.
-        unranked: tasks that the ranking left out on purpose (`pool_size`).
-        closer: whether these shards are those of the second phase; the pool's are then finished.
-        to_choose: whether the pool is measured and the second phase still has to be listed.
-        choosing: whether that is waiting or being worked on.
-    """
-
-    id: str
-    created_at: datetime
-    missing: tuple[int, ...]
-    unfinished: int
-    published: bool
-    unranked: frozenset[int] = frozenset()
-    closer: bool = False
-    to_choose: bool = False
-    choosing: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """The last training that was started, whatever became of it."""
-
-    digest: str
-    count: int
-    started_at: datetime
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CancelledTraining:
-    """The last training that a person stopped, or kept from starting.
-
-    Attributes:
-        at: when; requests that are older are void.
-        labels: digests of the labels that the first look after it found; None before that look.
-    """
-
-    at: datetime
-    labels: Mapping[str, str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What the registry and the queues say about a project at the same moment."""
-
-    active: str | None = None
-    trained_on: TrainedOn | None = None
-    versions: tuple[str, ...] = ()
-    ranking: RankingState | None = None
-    published: str | None = None
-    training: bool = False
-    publishing: bool = False
-    retiring: bool = False
-    scoring_new: bool = False
-    starting: bool = False
-    """Whether a cold start waits or is being worked on."""
-    train_requested_at: datetime | None = None
-    train_from_scratch: bool = False
-    rank_requested_at: datetime | None = None
-    attempt: Attempt | None = None
-    unpromoted: str | None = None
-    train_cancelled: CancelledTraining | None = None
-    rank_cancelled_at: datetime | None = None
-    ranking_cancelled: bool = False
-    """Whether a person cancelled the active version's newest ranking; `ranking` is then the published one, if any."""
-    untidy: bool = False
-    tidying: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Promote:
-    """Make a version active that passed the gate, whose training was killed before it could."""
-
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class Train:
-    """Train on all labels."""
-
-    reason: str
-    from_scratch: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ColdStart:
-    """Make an untrained version, so that the queue has an order before the first training."""
-
-
-@dataclass(frozen=True, slots=True)
-class StartRanking:
-    """List the pool and measure it with the active version."""
-
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreShards:
-    """Measure these shards of a ranking; `closer` ones belong to its second phase."""
-
-    ranking: str
-    shards: tuple[int, ...]
-    closer: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Choose:
-    """List the images of a measured ranking that its second phase looks at."""
-
-    ranking: str
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """Order a measured ranking and make Label Studio serve it."""
-
-    ranking: str
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreNew:
-    """Measure tasks that arrived after the ranking and place them in it."""
-
-    ranking: str
-    tasks: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Repoint:
-    """Set the project's model version back to the published one."""
-
-    model_version: str
-
-
-@dataclass(frozen=True, slots=True)
-class Retire:
-    """Delete predictions of our former model versions, and superseded duplicates, slowly."""
-
-    model_versions: tuple[str, ...]
-    predictions: tuple[int, ...] = field(default=())
-
-
-@dataclass(frozen=True, slots=True)
-class Tidy:
-    """Remove weights and rankings that nothing needs any more."""
-
-
-Action = (
-    Promote | Train | ColdStart | StartRanking | ScoreShards | Choose | Publish | ScoreNew | Repoint | Retire | Tidy
-)
 
 
 def decide(snapshot: Snapshot, state: State, settings: LearningSettings) -> list[Action]:

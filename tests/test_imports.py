@@ -34,6 +34,8 @@ FORBIDDEN = {
         "label_studio_ml",
     ),
     "al_backend/cycle.py": (*(f"al_backend.{name}" for name in FRONT), "flask", "redis", "rq", "label_studio_sdk"),
+    "al_backend/facts.py": (*(f"al_backend.{name}" for name in FRONT), "al_backend.cycle", "redis", "rq"),
+    "al_backend/actions.py": (*(f"al_backend.{name}" for name in FRONT), "al_backend.cycle", "redis", "rq"),
     "al_backend/settings.py": ("al_backend.registry", "al_backend.labelstudio", "al_backend.jobs", "al_backend.http"),
     "al_backend/jobs": ("al_backend.cli", "al_backend.http", "al_backend.plugin", "al_backend.demo", "flask"),
     "al_backend/http": ("al_backend.cli", "al_backend.demo", "torch", "ultralytics", "label_studio_ml"),
