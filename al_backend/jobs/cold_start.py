@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import tempfile
+import shutil
 from pathlib import Path
 
 from al_backend.jobs.client import look_later
@@ -30,9 +30,12 @@ def cold_start(project_id: int) -> str:
         if here.registry.active(project_id) is not None:
             return ""
         settings, config = here.learning(project_id), here.labeling_config(project_id)
-        with tempfile.TemporaryDirectory(prefix="al-cold-start-") as name:
-            version = _make(here, project_id, settings, config, Path(name))
-            here.registry.add_version(version, Path(name))
+        # Not in the system's folder for temporary files: there a killed job's weights would stay for good.
+        folder = here.settings.data_dir / "trainings" / f"{project_id}-cold-start"
+        shutil.rmtree(folder, ignore_errors=True)
+        version = _make(here, project_id, settings, config, folder)
+        here.registry.add_version(version, folder)
+        shutil.rmtree(folder, ignore_errors=True)  # a leftover harms nobody: the next one begins anew
         pointer = here.registry.promote(project_id, version.name, reason=version.gate.reason, unless_active=True)
         look_later(here.queues, project_id, "the cold start is ready")
         logger.info("Project %d: %s is active. %s", project_id, pointer.version, version.gate.reason)
