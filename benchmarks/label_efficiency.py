@@ -22,7 +22,7 @@ from rich.progress import Progress
 from benchmarks._report import Goal, Options, Outcome, main
 from model.detectors.factory import find_base, resolve_device
 from model.simulation.cell import Experiment
-from model.simulation.data import SimulationData, reef_data
+from model.simulation.data import reef_data
 from model.simulation.detectors import FactoryDetectors
 from model.simulation.output import write_report
 from model.simulation.plan import Plan, parse_strategy
@@ -95,13 +95,14 @@ def _measure(work: Path, scale: Scale) -> Outcome:
         training=TrainingConfig(iterations=scale.iterations, batch_size=scale.batch_size),
     )
     outcome = Outcome(notes=[f"Reports and pictures: {work}"])
-    found = _run(plan, data, source, work / "strategies", outcome)
+    cells = work / "cells"
+    found = _run(Experiment(plan, data, source, cells), work / "strategies", outcome)
     crossed = replace(
         plan,
         strategies=tuple(map(parse_strategy, ("random", "huale"))),
         losses=(LIBRARY, ("huale", LossConfig.huale())),
     )
-    losses = _run(crossed, data, source, work / "losses", outcome)
+    losses = _run(Experiment(crossed, data, source, cells), work / "losses", outcome)
     longer = replace(
         plan,
         strategies=(parse_strategy("random"),),
@@ -109,17 +110,17 @@ def _measure(work: Path, scale: Scale) -> Outcome:
         full=False,
         training=replace(plan.training, iterations=2 * scale.iterations),
     )
-    twice = _run(longer, data, source, work / "twice-as-long", outcome)
+    twice = _run(Experiment(longer, data, source, work / "longer"), work / "twice-as-long", outcome)
     outcome.results += [_row("strategies", one) for one in summarise(found)]
     outcome.results += [_row("losses", one) for one in summarise(losses)]
     outcome.goals = [*_regime(found, twice), *_promises(found)]
     return outcome
 
 
-def _run(plan: Plan, data: SimulationData, source: FactoryDetectors, folder: Path, outcome: Outcome) -> Results:
-    experiment = Experiment(plan, data, source, folder)
+def _run(experiment: Experiment, report: Path, outcome: Outcome) -> Results:
+    """Work on the cells that are not there yet, which two experiments may share, and write the report of all."""
     with Progress() as bar:
-        task = bar.add_task(folder.name, total=None)
+        task = bar.add_task(report.name, total=None)
 
         def show(progress: SimulationProgress) -> None:
             bar.update(task, completed=progress.done, total=progress.total)
@@ -129,7 +130,7 @@ def _run(plan: Plan, data: SimulationData, source: FactoryDetectors, folder: Pat
         raise KeyboardInterrupt
     outcome.notes += ended.failures
     found = collect(experiment, ended)
-    write_report(found, folder)
+    write_report(found, report)
     return found
 
 
