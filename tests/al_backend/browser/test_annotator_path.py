@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from al_backend.connect import TITLE
 from al_backend.demo.backend import RunningBackend
@@ -107,6 +107,27 @@ def test_the_queue_is_ours_from_the_list_to_the_second_task(made: Made, shoot: S
     assert len(annotation["result"]) == len(expected), "what was submitted is what was drawn before"
 
 
+def test_the_dashboard_counts_what_is_submitted_and_shows_the_training(made: Made, chromium: Browser) -> None:
+    pages, project = made.pages, made.project
+    context = chromium.new_context(http_credentials={"username": USER, "password": PASSWORD})
+    dashboard = context.new_page()
+    dashboard.goto(f"{project.site.settings.own_url}/dashboard/projects/{project.id}")
+    count = dashboard.locator(".tile", has_text="Labelled images").locator("strong")
+    before = project.status()["labels"]["images"]
+    expect(count).to_have_text(str(before))
+
+    pages.submit()
+    expect(count).to_have_text(str(before + 1))  # nobody reloads the page
+
+    dashboard.get_by_text("Train now", exact=True).click()
+    dashboard.get_by_role("dialog").get_by_role("button", name="Train now").click()
+    expect(dashboard.locator(".work.running", has_text="Training").locator("progress")).to_be_visible()
+    project.wait_for_versions(2)
+    expect(dashboard.locator(".tile", has_text="Labelled images")).to_contain_text("all learnt")
+    context.close()
+    project.wait_for("a settled publication", lambda: not project.unsettled(None), patience=900)
+
+
 def test_connected_by_hand_and_then_as_getting_started_says_nothing_is_left_to_complain_about(made: Made) -> None:
     """The page's own commands, with this project's number, against these servers."""
     settings = made.project.site.settings
@@ -131,7 +152,8 @@ def test_connected_by_hand_and_then_as_getting_started_says_nothing_is_left_to_c
     page = [
         line for line in command_lines() if line.page == "docs/getting-started.md" and line.words[0] == "al-backend"
     ]
-    asked = [list(line.words[1:]) for line in page if line.words[1] != "up"]
+    # `up` runs already, and weights come from the internet.
+    asked = [list(line.words[1:]) for line in page if line.words[1] not in ("up", "fetch-weights")]
     assert {words[0] for words in asked} >= {"doctor", "status", "versions"}
     for words in asked:
         result = run(words)
