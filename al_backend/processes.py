@@ -153,7 +153,7 @@ class _Connecting(threading.Thread):
             return
         from al_backend.connect import connect
         from al_backend.labelstudio.client import LabelStudio
-        from al_backend.registry import Registry
+        from al_backend.registry import open_registry
 
         while not self._web_answers():
             if self._ended.wait(0.5):
@@ -162,7 +162,7 @@ class _Connecting(threading.Thread):
             while not self._ended.is_set():
                 try:
                     label_studio = LabelStudio.from_settings(self._settings)
-                    registry = Registry(self._settings.model_dir)
+                    registry = open_registry(self._settings)
                     report = connect(
                         self._settings, label_studio, registry, project, queues=connect_to(self._redis_url)
                     )

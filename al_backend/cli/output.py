@@ -38,9 +38,9 @@ class Doors:
     @cached_property
     def registry(self) -> Registry:
         """The registry at `MODEL_DIR`."""
-        from al_backend.registry import Registry
+        from al_backend.registry import open_registry
 
-        return Registry(self.settings.model_dir)
+        return open_registry(self.settings)
 
     @cached_property
     def queues(self) -> Queues:

@@ -22,7 +22,7 @@ from al_backend.demo.watch import wait_for_publication
 from al_backend.errors import BackendError, ConfigError
 from al_backend.jobs.queues import Queues
 from al_backend.labelstudio.client import LabelStudio
-from al_backend.registry import Registry
+from al_backend.registry import Registry, open_registry
 from al_backend.settings import Settings
 from model.detectors.factory import load
 from model.training.evaluation import Evaluation, evaluate
@@ -72,7 +72,7 @@ def run_demo(settings: Settings, *, headless: bool, cycles: int, as_json: bool, 
         own = _own_settings(settings, folder, server)
         with RunningBackend(own, folder / "backend.log") as backend:
             queues = backend.queues
-            registry = Registry(own.model_dir)
+            registry = open_registry(own)
             console.print(str(connect(own, client, registry, sample.project_id, queues=queues)))
             if not headless:
                 return _keep_running(console, client, registry, queues, server, sample)

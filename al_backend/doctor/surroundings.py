@@ -16,7 +16,7 @@ from al_backend.jobs import liveness
 from al_backend.jobs.queues import QueueName, Queues, connect
 from al_backend.labelstudio.client import LabelStudio
 from al_backend.masking import masked_url
-from al_backend.registry import Registry
+from al_backend.registry import Registry, open_registry
 from al_backend.settings import Settings
 
 LEAST_FREE_GIB = 2.0
@@ -83,7 +83,7 @@ def redis_and_workers(settings: Settings) -> tuple[list[Finding], Queues | None]
 def registry(settings: Settings) -> tuple[list[Finding], Registry | None]:
     """Whether versions can be stored at `MODEL_DIR`."""
     try:
-        found = Registry(settings.model_dir)
+        found = open_registry(settings)
         if "://" in found.location:  # on a local disk opening it has written already
             found.write_document(0, _PROBE, {})
             found.delete_document(0, _PROBE)

@@ -17,7 +17,7 @@ from al_backend.http.errors import NotKnown, Unavailable
 from al_backend.http.label_studio_probe import LabelStudioProbe
 from al_backend.jobs.queues import Queues, connect
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
-from al_backend.registry import ProjectRecord, Registry
+from al_backend.registry import ProjectRecord, Registry, open_registry
 from al_backend.settings import Settings
 
 EXTENSION = "al_backend"
@@ -41,7 +41,7 @@ class Services:
     def __init__(self, settings: Settings, registry: Registry | None = None, queues: Queues | None = None) -> None:
         self.settings = settings
         self.label_studio = LabelStudioProbe(settings)
-        self._registry = _Lazy(lambda: Registry(settings.model_dir), registry)
+        self._registry = _Lazy(lambda: open_registry(settings), registry)
         self._queues = _Lazy(lambda: connect(settings), queues)
         # Each waiting /predict holds a thread; two stay free, so that /health answers within Label Studio's second.
         self._slots = threading.BoundedSemaphore(max(1, settings.threads - 2))

@@ -25,7 +25,7 @@ from al_backend.labelstudio.client import LabelStudio
 from al_backend.labelstudio.images import ImageSource
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
 from al_backend.masking import remember_secrets
-from al_backend.registry import ProjectRecord, Registry
+from al_backend.registry import ProjectRecord, Registry, open_registry
 from al_backend.settings import LearningSettings, Settings, load_settings
 
 INTERLUDE: ContextVar[Callable[[], None] | None] = ContextVar("interlude", default=None)
@@ -92,11 +92,6 @@ class Context:
         """Only one process at a time writes predictions of a project into Label Studio."""
         with exclusive(self.queues.connection, f"al:lock:write:{project_id}", patience=600):
             yield
-
-
-def open_registry(settings: Settings) -> Registry:
-    """The registry at `MODEL_DIR`, with its copies among the data of this machine."""
-    return Registry(settings.model_dir, cache_folder=settings.data_dir / "cache", cache_mb=settings.weights_cache_mb)
 
 
 @lru_cache(maxsize=1)

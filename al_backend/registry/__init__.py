@@ -6,6 +6,7 @@ Redis holds only work in progress; what has to outlive it is here, as plain file
 from __future__ import annotations
 
 from al_backend.errors import RegistryError, VersionNotFound
+from al_backend.registry.opening import open_registry
 from al_backend.registry.rankings import Phase
 from al_backend.registry.records import ActivePointer, GateVerdict, ProjectRecord, Ranking, Version
 from al_backend.registry.registry import FORMAT, Registry
@@ -23,4 +24,5 @@ __all__ = [
     "Retained",
     "Version",
     "VersionNotFound",
+    "open_registry",
 ]
