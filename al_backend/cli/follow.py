@@ -41,13 +41,19 @@ def check_rankable(doors: Doors, project: int, strategy: str | None) -> None:
     """Refuse a ranking that could never come.
 
     Raises:
-        BackendError: there is no trained version, or no such strategy.
+        BackendError: there is no version that could measure the pool, or none that the strategy could ask, or no such
+            strategy.
     """
     active = doors.registry.active(project)
     if active is None:
         raise BackendError(
             f"Project {project} has no trained version yet, and a ranking needs one: label images, "
             f"then run `al-backend train {project}`."
+        )
+    if strategy is not None and doors.registry.version(project, active.version).knows == ():
+        raise BackendError(
+            f"Nothing is trained yet in project {project}, and what {strategy} would ask the detector is noise: until "
+            "the first training the queue follows what the images look like. Leave --strategy out to rank so anew."
         )
     if strategy is not None:
         from model.acquisition.strategy import StrategyConfig, create_strategy

@@ -23,6 +23,7 @@ from al_backend.jobs.client import request_training
 from al_backend.jobs.embedded_redis import EmbeddedRedis
 from al_backend.jobs.queues import Queues
 from al_backend.registry import GateVerdict, Registry, Version
+from tests.al_backend.sample_version import sample_version
 
 MOMENT = datetime(2026, 3, 1, 12, 30, tzinfo=timezone.utc)
 # Fixed: people script against these names.
@@ -200,6 +201,17 @@ def test_rank_needs_a_version_and_a_known_strategy(registry: Registry, tmp_path:
     assert "al-backend train 3" in run("rank", "3").stderr
     add_version(registry, "yolov5n-v1-aaaaaa", 1, folder=tmp_path)
     assert "guessing" in run("rank", "3", "--strategy", "guessing").stderr
+
+
+def test_before_the_first_training_no_strategy_can_be_chosen(registry: Registry, tmp_path: Path) -> None:
+    registry.register_project(3, label_config="<View/>", overrides={})
+    cold = sample_version("yolov5n-v0-aaaaaa", 3, MOMENT, knows=())
+    (tmp_path / "cold").mkdir()
+    (tmp_path / "cold" / "weights.bin").write_bytes(b"w")
+    registry.add_version(cold, tmp_path / "cold")
+    registry.promote(3, cold.name, reason="cold start")
+    assert "Leave --strategy out" in run("rank", "3", "--strategy", "uncertainty").stderr
+    assert "al-backend up" in run("rank", "3").stderr, "without one it only lacks a Redis"
 
 
 def test_without_redis_train_says_what_to_start(registry: Registry) -> None:
