@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import model
 from al_backend.errors import BackendError
 from al_backend.registry import Registry
-
-_SHIPPED = Path(model.__file__).parent / "base"
+from model.detectors.base_files import SHIPPED, base_file
 
 
 def fetch_checkpoint(registry: Registry, detector: str, scratch: Path) -> dict[str, Any]:
@@ -51,17 +49,20 @@ def fetch_checkpoint(registry: Registry, detector: str, scratch: Path) -> dict[s
 
 
 def describe_checkpoint(registry: Registry, detector: str) -> tuple[bool, str]:
-    """Whether trainings of a detector start from trained weights, and a sentence that says from which.
-
-    The architecture's name begins the name of every file that would be taken, the publishers' own names included.
-    """
-    folder = registry.base_folder
-    own = sorted(item.name for item in folder.glob(f"{detector}*")) if folder is not None else []
-    if own:
-        return True, f"First trainings start from {own[0]}, and so does the order before them."
-    if (_SHIPPED / f"{detector}.safetensors").is_file():
-        return True, (
-            "First trainings start from the small checkpoint that comes with the project, made from drawn underwater "
-            f"scenes; for photographs `al-backend fetch-weights {detector}` gets a better one."
+    """Whether trainings of a detector start from trained weights, and a sentence that says from which."""
+    if detector.endswith(".pt"):
+        return True, f"First trainings start from {detector}."
+    if detector.endswith((".yaml", ".yml")):
+        return True, f"{detector} is a network of your own: first trainings begin from random weights."
+    file = base_file(detector, registry.base_folder)
+    if file is None:
+        return (
+            False,
+            f"There are no weights to start from, so {detector} begins from random ones.",
         )
-    return False, f"There are no weights to start from, so the first trainings of {detector} begin from random ones."
+    if file.parent != SHIPPED:
+        return True, f"First trainings start from {file.name}."
+    return True, (
+        "First trainings start from the small checkpoint that comes with the project, made from drawn underwater "
+        f"scenes; for photographs `al-backend fetch-weights {detector}` gets a better one."
+    )

@@ -69,7 +69,7 @@ class ConnectReport:
         lines = [
             f'Project {self.project} "{self.project_title}" is connected to {masked_url(self.url)} as "{self.title}".',
             f"  labels: {', '.join(self.labels)}",
-            f"  model version: {self.model_version or 'none yet, the order is random until the first training'}",
+            f"  model version: {self.model_version or 'none yet, it comes with the first order'}",
             f"  changed now: {', '.join(self.changes) or 'nothing, it was connected already'}",
         ]
         return "\n".join([*lines, *(f"  warning: {warning}" for warning in self.warnings)])

@@ -188,7 +188,7 @@ def _training(snapshot: Snapshot, state: State, settings: LearningSettings) -> T
 
 def _is_cold(snapshot: Snapshot, state: State, settings: LearningSettings) -> bool:
     """Whether people would label in random order until the first training, which nothing has started yet."""
-    untrained = state.active is None and state.trained_on is None
+    untrained = (state.active is None or state.stale_start) and state.trained_on is None
     return settings.cold_start and untrained and bool(snapshot.pool) and not state.training and not state.starting
 
 

@@ -115,6 +115,8 @@ class State:
     scoring_new: bool = False
     starting: bool = False
     """Whether a cold start waits or is being worked on."""
+    stale_start: bool = False
+    """Whether the active version is a cold start's, from other settings, labels or weights than those of now."""
     train_requested_at: datetime | None = None
     train_from_scratch: bool = False
     rank_requested_at: datetime | None = None

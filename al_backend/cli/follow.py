@@ -47,13 +47,16 @@ def check_rankable(doors: Doors, project: int, strategy: str | None) -> None:
     active = doors.registry.active(project)
     if active is None:
         raise BackendError(
-            f"Project {project} has no trained version yet, and a ranking needs one: label images, "
-            f"then run `al-backend train {project}`."
+            f"Project {project} has no version yet that could rank: a running backend makes one by itself "
+            f"(`al-backend up`), and so does `al-backend train {project}` once images are labelled."
         )
-    if strategy is not None and doors.registry.version(project, active.version).knows == ():
+    from al_backend.jobs.strategies import WITHOUT_A_HEAD  # brings polars
+
+    unknown = doors.registry.version(project, active.version).knows == ()
+    if unknown and strategy is not None and strategy not in WITHOUT_A_HEAD:
         raise BackendError(
             f"Nothing is trained yet in project {project}, and what {strategy} would ask the detector is noise: until "
-            "the first training the queue follows what the images look like. Leave --strategy out to rank so anew."
+            f"the first training there are {', '.join(WITHOUT_A_HEAD)}."
         )
     if strategy is not None:
         from model.acquisition.strategy import StrategyConfig, create_strategy

@@ -80,7 +80,7 @@ def status_text(document: dict[str, Any]) -> RenderableType:
     project = document["project"]
     table = Table(show_header=False, title=f"Project {project['id']}: {escape(project['title'])}", title_justify="left")
     table.add_row("labelled images", f"{labels['images']} ({labels['new']} since the last training)")
-    first = active is None and not document["versions"]
+    first = not document["versions"]
     table.add_row(
         "until the first training" if first else "until the next training", str(labels["missing_until_training"])
     )

@@ -39,7 +39,7 @@ def model_version(subject: Subject, project: Project) -> Iterator[Finding]:
         yield warning(
             check,
             "No order is published yet, so tasks come at random.",
-            "Label images until the first training starts (AL_MIN_LABELS), or run `al-backend train`.",
+            "Wait: running workers make one by themselves, before the first label, too; `al-backend status` says more.",
         )
         return
     if subject.label_studio.model_versions(subject.project_id).get(published, 0) == 0 and project.task_number:

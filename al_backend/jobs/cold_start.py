@@ -7,45 +7,70 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 from al_backend.jobs.client import look_later
 from al_backend.jobs.context import Context, job_running
 from al_backend.jobs.documents import now
-from al_backend.labelstudio.labeling_config import LabelingConfig
 from al_backend.registry import GateVerdict, Version
-from al_backend.settings import LearningSettings
+from model.detectors.base_files import base_file
 
 logger = logging.getLogger(__name__)
 
+_MADE_FROM = "made_from"
+
 
 def cold_start(project_id: int) -> str:
-    """Job: make the base checkpoint the project's version 0, and active unless another version is by now.
+    """Job: make the base checkpoint the project's version 0, and active, unless something is trained by now.
 
     What of the labels the checkpoint knows by name it pre-annotates. See `strategies.substitutes` for the order.
 
     Returns:
-        The version's name; "" where a trained one was active already.
+        The version's name; "" where there is a trained one by now.
     """
     with job_running() as here:
-        if here.registry.active(project_id) is not None:
+        if here.registry.versions(project_id):
             return ""
-        settings, config = here.learning(project_id), here.labeling_config(project_id)
         # Not in the system's folder for temporary files: there a killed job's weights would stay for good.
         folder = here.settings.data_dir / "trainings" / f"{project_id}-cold-start"
         shutil.rmtree(folder, ignore_errors=True)
-        version = _make(here, project_id, settings, config, folder)
-        here.registry.add_version(version, folder)
-        shutil.rmtree(folder, ignore_errors=True)  # a leftover harms nobody: the next one begins anew
-        pointer = here.registry.promote(project_id, version.name, reason=version.gate.reason, unless_active=True)
+        try:
+            version = _make(here, project_id, folder)
+            here.registry.add_version(version, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        if here.registry.versions(project_id):
+            return ""  # trained meanwhile
+        here.registry.promote(project_id, version.name, reason=version.gate.reason)
         look_later(here.queues, project_id, "the cold start is ready")
-        logger.info("Project %d: %s is active. %s", project_id, pointer.version, version.gate.reason)
+        logger.info("Project %d: %s is active. %s", project_id, version.name, version.gate.reason)
         return version.name
 
 
-def _make(here: Context, project_id: int, settings: LearningSettings, config: LabelingConfig, folder: Path) -> Version:
+def is_stale(here: Context, version: Version) -> bool:
+    """Whether a version that nothing was trained for would be another one if it were made now."""
+    return not version.is_trained and version.training.get(_MADE_FROM) != _made_from(here, version.project)
+
+
+def _made_from(here: Context, project_id: int) -> dict[str, Any]:
+    """What version 0 depends on, as plain JSON values."""
+    settings, config = here.learning(project_id), here.labeling_config(project_id)
+    file = base_file(settings.detector, here.registry.base_folder)
+    return {
+        "detector": settings.detector,
+        "image_size": settings.image_size,
+        "labels": list(config.labels),
+        "predicted_values": {label: list(values) for label, values in config.predicted_values.items()},
+        "base": None if file is None else [file.name, file.stat().st_size],
+    }
+
+
+def _make(here: Context, project_id: int, folder: Path) -> Version:
     """Write the detector to `folder`; returns the record of it."""
     from model.detectors.factory import create, find_base  # brings torch
 
+    settings, config = here.learning(project_id), here.labeling_config(project_id)
+    made_from = _made_from(here, project_id)
     base = find_base(settings.detector, here.registry.base_folder)
     known = () if base is None else create(settings.detector, None, base=base, device=here.settings.device).classes
     usable = tuple(label for label in known if config.label_of(label) is not None)
@@ -59,7 +84,7 @@ def _make(here: Context, project_id: int, settings: LearningSettings, config: La
         seed=settings.seed,
     )
     detector.save(folder)
-    digest = hashlib.sha256(json.dumps([detector.classes, settings.image_size, str(base)]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     created_at = now()
     return Version(
         name=here.registry.cold_start_name(settings.detector, digest),
@@ -74,7 +99,7 @@ def _make(here: Context, project_id: int, settings: LearningSettings, config: La
         train_images=0,
         validation_images=0,
         boxes=0,
-        training={},
+        training={_MADE_FROM: made_from},
         settings=settings.model_dump(),
         gate=GateVerdict(promoted=True, reason=_reason(base, usable)),
         knows=usable,

@@ -42,8 +42,10 @@ def predict(project_id: int, tasks: list[dict[str, Any]]) -> list[dict[str, Any]
         ]
     if active is None or config.skip:
         return [{"result": [], "score": MIDDLE, "model_version": UNTRAINED} for _ in tasks]
-    settings = here.learning(project_id)
     version = here.registry.version(project_id, active.version)
+    if version.knows == ():  # what its head says is noise
+        return [{"result": [], "score": MIDDLE, "model_version": version.name} for _ in tasks]
+    settings = here.learning(project_id)
     threshold = config.score_threshold if config.score_threshold is not None else settings.score_threshold
     return [
         {

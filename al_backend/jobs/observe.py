@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from al_backend import cycle
+from al_backend.jobs.cold_start import is_stale
 from al_backend.jobs.context import Context, job_name
 from al_backend.jobs.current import cancelled_ranking, cancelled_training, current_ranking
 from al_backend.jobs.documents import (
@@ -150,6 +151,7 @@ def read_state(here: Context, project_id: int) -> cycle.State:
         train_cancelled=cancelled_training(registry, project_id),
         rank_cancelled_at=None if rank_cancelled is None else rank_cancelled.at,
         ranking_cancelled=current.cancelled is not None,
+        stale_start=_stale_start(here, everything, active),
         unpromoted=_unpromoted(everything, active),
         untidy=plan(everything, rankings, active, published, last=here.settings.keep_versions, now=now()).due,
         tidying=tidying,
@@ -158,10 +160,21 @@ def read_state(here: Context, project_id: int) -> cycle.State:
 
 def _unpromoted(versions: list[Version], active: ActivePointer | None) -> str | None:
     """The newest version, if the gate let it pass and the pointer has not moved since."""
-    newest = max(versions, key=lambda version: version.number, default=None)
+    newest = max(versions, key=lambda version: (version.number, version.created_at), default=None)
     if newest is None or not newest.gate.promoted:
         return None
-    return newest.name if active is None or active.changed_at < newest.created_at else None
+    current = _active_of(versions, active)
+    late = current is not None and newest.is_trained and not current.is_trained  # a cold start ended after a training
+    return newest.name if active is None or late or active.changed_at < newest.created_at else None
+
+
+def _stale_start(here: Context, versions: list[Version], active: ActivePointer | None) -> bool:
+    current = _active_of(versions, active)
+    return current is not None and is_stale(here, current)
+
+
+def _active_of(versions: list[Version], active: ActivePointer | None) -> Version | None:
+    return next((version for version in versions if active is not None and version.name == active.version), None)
 
 
 def _ranking_state(here: Context, project_id: int, current: Ranking, *, published: bool) -> cycle.RankingState:

@@ -15,6 +15,9 @@ _STRATEGY_FIELDS = tuple(field.name for field in fields(StrategyConfig) if field
 _WITHOUT_AUTOENCODER = "without_autoencoder"
 """Kept by a ranking that should have used the version's autoencoder, had there been one."""
 
+WITHOUT_A_HEAD = ("random", "core_set", "typical")
+"""Strategies that ask of a detector what whole images look like, or nothing."""
+
 _COLD = "cold_start"
 """Kept by a ranking before the first training: whether the base checkpoint knew any of the labels."""
 
@@ -34,13 +37,14 @@ def substitutes(settings: LearningSettings, version: Version) -> dict[str, Any]:
     """What a ranking keeps instead of the settings, because the version lacks what the strategy needs.
 
     Before the first training a detector that knows none of the labels measures noise: typical images come first then,
-    and nothing is pre-annotated.
+    unless a strategy is chosen that asks no head, and nothing is pre-annotated.
 
     A version that was trained for another strategy has no autoencoder. Until the next training `al_vae` then ranks by
     the detection loss alone, which beats no order at all; the ranking says so, and `status` tells.
     """
     if version.knows == ():
-        return {"name": "typical", "diversity": False, "measure_threshold": 1.0, _COLD: False}
+        name = settings.strategy if settings.strategy in WITHOUT_A_HEAD else "typical"
+        return {"name": name, "diversity": False, "measure_threshold": 1.0, _COLD: False}
     kept: dict[str, Any] = {} if version.is_trained else {_COLD: True}
     if version.autoencoder is not None or not create_strategy(strategy_config(settings)).needs_novelty:
         return kept
@@ -52,12 +56,10 @@ def shortfall(ranking: Ranking) -> str | None:
     cold = ranking.strategy.get(_COLD)
     if cold is not None:
         name = ranking.strategy["name"]
-        how = (
-            f"the base checkpoint knows some of the labels, so {name} orders the queue by what it finds"
-            if cold
-            else "the queue is ordered by what the images look like, the most typical first, without pre-annotations"
-        )
-        return f"Nothing is trained yet: {how}."
+        if cold:
+            return f"Nothing is trained yet: the base checkpoint pre-annotates what it knows, ordered by {name}."
+        order = "the queue shows the most typical images first" if name == "typical" else f"{name} orders the queue"
+        return f"Nothing is trained yet: {order}, without pre-annotations."
     if not ranking.strategy.get(_WITHOUT_AUTOENCODER):
         return None
     return (

@@ -185,7 +185,7 @@ def _fit_and_register(
         made[0].save(folder, made[1].as_dict())
     watch.check(always=True)  # the last moment in which it can be stopped
     registry.add_version(version, folder)
-    for leftover in (folder, state):
+    for leftover in (folder, state, state.with_name(f"{project_id}-cold-start")):
         shutil.rmtree(leftover, ignore_errors=True)  # a leftover harms nobody: it fits no other training
     if verdict.promoted:
         registry.promote(project_id, name, reason=verdict.reason)

@@ -40,7 +40,7 @@ class RetentionShelf(VersionShelf):
         """
         leaving: list[str] = []
         removed: list[str] = []
-        for version in self.versions(project):
+        for version in self.all_versions(project):
             name = version.name
             if version.removed_at is not None:
                 self._remove_files(project, name)

@@ -178,25 +178,23 @@ class VersionShelf(Shelf):
         """The active version; None before the first promotion."""
         return self._read_record(self._pointer(project), ActivePointer)
 
-    def promote(self, project: int, name: str, *, reason: str, unless_active: bool = False) -> ActivePointer:
+    def promote(self, project: int, name: str, *, reason: str) -> ActivePointer:
         """Make a version the active one; nothing happens when it is already.
 
-        Args:
-            project: Label Studio's project id.
-            name: of the version.
-            reason: one sentence for people.
-            unless_active: leave the pointer alone where any version is active.
-
         Raises:
-            VersionNotFound: there is none of that name, or its weights were removed; the message lists those that
-                can be promoted.
+            VersionNotFound: there is none of that name, its weights were removed, or it is that of the cold start and
+                there are trained ones; the message lists those that can be promoted.
         """
+        if not self._existing(project, name).version.is_trained and self.versions(project):
+            raise VersionNotFound(
+                f"{name} is for the time before the first training. {self._those_that_exist(project)}"
+            )
         self._hold(project, name)
 
         def moved(current: ActivePointer | None) -> ActivePointer:
             if current is None:
                 return _pointer(name, (), reason)
-            if current.version == name or unless_active:
+            if current.version == name:
                 return current
             manifest = self._manifest(project, current.version)
             if manifest is not None and not manifest.version.is_trained:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from model.detectors.base import Detector
+from model.detectors.base_files import SHIPPED, TORCHVISION_FILES
 from model.detectors.weights import WEIGHTS_NAME, read_description
 from model.errors import WeightsRefused
 
@@ -17,7 +18,6 @@ SSD = ("ssd300_vgg16", "ssdlite320_mobilenet_v3_large")
 FASTER_RCNN = ("fasterrcnn_resnet50_fpn_v2", "fasterrcnn_mobilenet_v3_large_fpn")
 TORCHVISION = SSD + FASTER_RCNN
 ULTRALYTICS_SUFFIXES = (".pt", ".yaml", ".yml")
-SHIPPED = Path(__file__).parent.parent / "base"
 
 
 def architectures() -> tuple[str, ...]:
@@ -135,7 +135,7 @@ def find_base(architecture: str, folder: Path | None, *, download: bool = False)
     if folder is not None and architecture in TORCHVISION:
         from model.detectors import torchvision_weights
 
-        if download or (folder / torchvision_weights.original_name(architecture)).is_file():
+        if download or (folder / TORCHVISION_FILES[architecture]).is_file():
             fetched = torchvision_weights.fetch_base(architecture, folder)
             if fetched is not None:
                 return fetched

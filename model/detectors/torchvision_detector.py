@@ -104,7 +104,7 @@ class TorchvisionDetector:
     ) -> list[Found]:
         """Boxes by view, then image."""
         transform = self.network.transform
-        half = self.device.type == "cuda"
+        half = self.device.type == "cuda" and self.pretrained  # random weights give numbers too small for it
         with torch.inference_mode(), torch.autocast("cuda", torch.float16) if half else nullcontext():
             pixels = draw(
                 images, canvases, views, mean=transform.image_mean, std=transform.image_std, device=self.device

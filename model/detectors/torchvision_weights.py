@@ -51,11 +51,6 @@ CLASS_BIAS = {
 """A tensor that tells the number of classes, and how many values it has for each."""
 
 
-def original_name(architecture: str) -> str:
-    """The file name under which torchvision publishes the COCO weights of `architecture`."""
-    return COCO[architecture].rsplit("/", 1)[1]
-
-
 def read_state(path: Path) -> dict[str, Any]:
     """The tensors of a PyTorch file; nothing in it is run (PyTorch's restricted unpickler).
 

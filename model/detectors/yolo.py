@@ -106,7 +106,7 @@ class YoloDetector:
         self, images: list[Image], boxes: list[Letterbox], views: Sequence[View], min_score: float
     ) -> list[dict[View, Detections]]:
         network = self._inference_network()
-        half = self.device.type == "cuda"
+        half = self.device.type == "cuda" and self.pretrained  # random weights give numbers too small for it
         with torch.inference_mode():
             pixels = torch.from_numpy(stack(images, boxes)).to(self.device).permute(0, 3, 1, 2).float().div_(255)
             batch = torch.cat([pixels.flip(3) if view is View.HFLIP else pixels for view in views])

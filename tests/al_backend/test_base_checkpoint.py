@@ -13,7 +13,9 @@ from al_backend.base_checkpoint import describe_checkpoint, fetch_checkpoint
 from al_backend.cli import app
 from al_backend.errors import BackendError
 from al_backend.registry import Registry
+from model.detectors.base_files import TORCHVISION_FILES
 from model.detectors.factory import create, find_base
+from model.detectors.torchvision_weights import COCO
 from model.detectors.weights import WEIGHTS_NAME
 
 SSDLITE = "ssdlite320_mobilenet_v3_large"
@@ -65,6 +67,10 @@ def test_a_registry_elsewhere_shares_it_with_all_machines(tmp_path: Path) -> Non
     assert find_base("yolov5n", there.base_folder) == there.base_folder / "yolov5n.safetensors"
 
 
+def test_the_names_of_torchvisions_files() -> None:
+    assert {name: url.rsplit("/", 1)[1] for name, url in COCO.items()} == TORCHVISION_FILES
+
+
 def test_the_doctor_says_what_trainings_start_from(registry: Registry) -> None:
     assert describe_checkpoint(registry, "yolov5n") == (
         True,
@@ -73,7 +79,8 @@ def test_the_doctor_says_what_trainings_start_from(registry: Registry) -> None:
     )
     trained, sentence = describe_checkpoint(registry, SSDLITE)
     assert not trained
-    assert "begin from random ones" in sentence
+    assert "begins from random ones" in sentence
+    assert describe_checkpoint(registry, "/models/own.yaml")[1].startswith("/models/own.yaml is a network of your own")
     folder = registry.base_folder
     assert folder is not None
     (folder / f"{SSDLITE}_coco-a79551df.pth").write_bytes(b"")

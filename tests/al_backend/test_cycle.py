@@ -112,6 +112,11 @@ class TestColdStart:
         tried = Attempt(snapshot().digest, MAX_ATTEMPTS, NOON, error="no memory")
         assert decide(snapshot(), State(attempt=tried), SETTINGS) == [ColdStart()]
 
+    def test_again_when_it_is_stale(self) -> None:
+        stale = State(active="yolov5n-v0-aaaaaa", stale_start=True)
+        assert ColdStart() in decide(self.few, stale, SETTINGS)
+        assert ColdStart() not in decide(self.few, stale, WARM)
+
     def test_then_a_ranking(self) -> None:
         assert decide(self.few, State(active="yolov5n-v0-aaaaaa"), SETTINGS) == [StartRanking("yolov5n-v0-aaaaaa")]
 

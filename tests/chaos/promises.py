@@ -104,12 +104,21 @@ def _jobs(stage: Stage) -> list[str]:
 
 
 def served_first(stage: Stage) -> list[str]:
-    """Label Studio's own stream begins where the ranking begins, or with the task that the annotator has in hand."""
+    """Label Studio's own stream begins where the ranking begins, or with the task that the annotator has in hand.
+
+    What somebody skipped is not served to them again.
+    """
     first = stage.client.next_task(stage.project)
     tab = [task for task, _ in stage.client.queue(stage.project, stage.tab, 1000)]
-    if first is None or first["id"] == tab[0] or first["id"] == stage.annotator.in_hand:
+    expected = next((task for task in tab if not _skipped(stage, task)), None)
+    if first is None or first["id"] == expected or first["id"] == stage.annotator.in_hand:
         return []
-    return [f"{first['id']} is served first, not {tab[0]} ({first.get('queue')})"]
+    return [f"{first['id']} is served first, not {expected} ({first.get('queue')})"]
+
+
+def _skipped(stage: Stage, task: int) -> bool:
+    annotations = stage.client.request("GET", f"/api/tasks/{task}/annotations/")
+    return any(annotation["was_cancelled"] for annotation in annotations)
 
 
 def damaged_versions(stage: Stage) -> list[str]:

@@ -116,8 +116,9 @@ def _train(here: Services, facts: ProjectFacts, _: str) -> str:
 
 
 def _ask_rank(facts: ProjectFacts, _: str) -> Question:
-    if facts.active is None:
-        raise BadRequest("There is no active version that could rank the pool; label images until the first training.")
+    if facts.pointer is None or (facts.active is None and not facts.cold_start):
+        raise BadRequest("There is no version yet that could rank the pool; workers that run make one by themselves.")
+    strategy = "what the images look like" if facts.cold_start else f"the strategy `{facts.learning.strategy}`"
     pool = facts.observed.pool if facts.observed is not None else facts.published_tasks
     images = "the open tasks" if pool is None else f"{pool:,} open tasks"
     seconds = None if pool is None or not facts.images_per_second else pool / facts.images_per_second
@@ -125,7 +126,7 @@ def _ask_rank(facts: ProjectFacts, _: str) -> Question:
     return Question(
         "Rank now?",
         (
-            f"{facts.active.name} measures {images} anew with the strategy `{facts.learning.strategy}`{about}.",
+            f"{facts.pointer.version} measures {images} anew, by {strategy}{about}.",
             "Label Studio keeps the present order until the new one is published.",
         ),
         "Rank now",

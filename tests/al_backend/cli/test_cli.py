@@ -203,14 +203,19 @@ def test_rank_needs_a_version_and_a_known_strategy(registry: Registry, tmp_path:
     assert "guessing" in run("rank", "3", "--strategy", "guessing").stderr
 
 
-def test_before_the_first_training_no_strategy_can_be_chosen(registry: Registry, tmp_path: Path) -> None:
+def test_before_the_first_training_no_strategy_that_asks_the_head_can_be_chosen(
+    registry: Registry, tmp_path: Path
+) -> None:
     registry.register_project(3, label_config="<View/>", overrides={})
     cold = sample_version("yolov5n-v0-aaaaaa", 3, MOMENT, knows=())
     (tmp_path / "cold").mkdir()
     (tmp_path / "cold" / "weights.bin").write_bytes(b"w")
     registry.add_version(cold, tmp_path / "cold")
     registry.promote(3, cold.name, reason="cold start")
-    assert "Leave --strategy out" in run("rank", "3", "--strategy", "uncertainty").stderr
+    assert (
+        "until the first training there are random, core_set, typical" in run("rank", "3", "--strategy", "huale").stderr
+    )
+    assert "al-backend up" in run("rank", "3", "--strategy", "random").stderr
     assert "al-backend up" in run("rank", "3").stderr, "without one it only lacks a Redis"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,7 +25,8 @@ from al_backend.jobs.ranking import order
 from al_backend.jobs.strategies import shortfall, strategy_of
 from al_backend.labelstudio.client import Task
 from al_backend.labelstudio.labeling_config import parse_labeling_config
-from al_backend.registry import Ranking
+from al_backend.registry import Ranking, Version, VersionNotFound
+from al_backend.retention import plan
 from al_backend.settings import load_settings
 from model.data.dataset import DetectionDataset
 from model.data.reef import write_reef
@@ -114,7 +116,7 @@ def test_typical_images_come_first_and_nothing_is_pre_annotated(here: Context, r
     assert table["informativeness"].n_unique() > 6, "images are told apart"
     sentence = shortfall(ranking)
     assert sentence is not None
-    assert "most typical first, without pre-annotations" in sentence
+    assert "most typical images first, without pre-annotations" in sentence
 
 
 def test_a_base_checkpoint_that_knows_labels_pre_annotates_them(here: Context, reef: DetectionDataset) -> None:
@@ -126,7 +128,7 @@ def test_a_base_checkpoint_that_knows_labels_pre_annotates_them(here: Context, r
     assert ranking.strategy["name"] == "uncertainty"
     regions = [region for row in order(here, ranking)["regions"] for region in json.loads(row)]
     assert {label for region in regions for label in region["value"]["rectanglelabels"]} == {"Heringe"}
-    assert "knows some of the labels" in str(shortfall(ranking))
+    assert "pre-annotates what it knows, ordered by uncertainty" in str(shortfall(ranking))
 
 
 def test_it_is_no_trained_version(here: Context, reef: DetectionDataset, tmp_path: Path) -> None:
@@ -139,24 +141,61 @@ def test_it_is_no_trained_version(here: Context, reef: DetectionDataset, tmp_pat
     assert here.registry.next_version_name(PROJECT, "yolov5n", "abcdef")[1] == 1
     assert training._active_version(here, PROJECT) is None, "the gate has nothing to compare the first version with"
 
-    (tmp_path / "files").mkdir()
-    (tmp_path / "files" / "weights.bin").write_bytes(b"w")
-    first = sample_version("yolov5n-v1-abcdef", PROJECT, training.now())
-    here.registry.add_version(first, tmp_path / "files")
+    first = trained_version(here, tmp_path)
     pointer = here.registry.promote(PROJECT, first.name, reason="gate")
     assert (pointer.previous, pointer.history) == (None, ()), "nobody rolls back to before the first training"
 
 
-def test_a_version_that_was_trained_meanwhile_stays_active(here: Context, tmp_path: Path) -> None:
+def trained_version(here: Context, tmp_path: Path) -> Version:
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "weights.bin").write_bytes(b"w")
     first = sample_version("yolov5n-v1-abcdef", PROJECT, training.now())
     here.registry.add_version(first, tmp_path / "files")
+    return first
+
+
+def test_after_a_training_it_is_neither_made_nor_promoted(here: Context, tmp_path: Path) -> None:
+    name = cold_start(PROJECT)
+    first = trained_version(here, tmp_path)
     here.registry.promote(PROJECT, first.name, reason="gate")
     assert cold_start(PROJECT) == ""
-    late = sample_version("yolov5n-v0-abcdef", PROJECT, training.now(), knows=())
-    here.registry.add_version(late, tmp_path / "files")
-    assert here.registry.promote(PROJECT, late.name, reason="late", unless_active=True).version == first.name
+    with pytest.raises(VersionNotFound, match=f"before the first training. It has: {first.name}"):
+        here.registry.promote(PROJECT, name, reason="by hand")
+    assert here.registry.active(PROJECT).version == first.name  # type: ignore[union-attr]
+
+
+def test_one_that_ends_after_a_killed_training_does_not_hide_its_version(here: Context, tmp_path: Path) -> None:
+    first = sample_version("yolov5n-v1-abcdef", PROJECT, training.now())
+    cold_start(PROJECT)  # its promotion is younger than the version, which nobody has promoted yet
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "weights.bin").write_bytes(b"w")
+    here.registry.add_version(first, tmp_path / "files")
+    assert read_state(here, PROJECT).unpromoted == first.name
+
+
+def test_other_weights_or_labels_make_it_anew(here: Context) -> None:
+    name = cold_start(PROJECT)
+    assert not read_state(here, PROJECT).stale_start
+    give_base(here, ("herring", "submarine"))
+    assert read_state(here, PROJECT).stale_start
+    better = cold_start(PROJECT)
+    assert better != name
+    assert here.registry.version(PROJECT, better).knows == ("herring",)
+    state = read_state(here, PROJECT)
+    assert (state.active, state.stale_start, state.unpromoted) == (better, False, None)
+    here.registry.register_project(PROJECT, label_config=CONFIG.format("").replace("cod", "eel"), overrides={})
+    assert read_state(here, PROJECT).stale_start
+
+
+def test_its_weights_go_once_nothing_needs_them(here: Context, tmp_path: Path) -> None:
+    name = cold_start(PROJECT)
+    first = trained_version(here, tmp_path)
+    here.registry.promote(PROJECT, first.name, reason="gate")
+    for _ in range(2):
+        here.registry.retain(PROJECT, [first.name], grace=timedelta())
+    assert here.registry.version(PROJECT, name).removed_at is not None
+    everything = here.registry.all_versions(PROJECT)
+    assert not plan(everything, [], here.registry.active(PROJECT), None, last=1, now=training.now()).due
 
 
 def test_one_that_is_killed_before_it_is_active_is_done_again(here: Context, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,9 +213,11 @@ def test_one_that_is_killed_before_it_is_active_is_done_again(here: Context, mon
     assert [version.name for version in here.registry.all_versions(PROJECT)] == [half.name]
 
 
+@pytest.mark.parametrize("detector", ["yolov5n", "ssdlite320_mobilenet_v3_large"])
 def test_whoever_opens_a_task_before_the_first_order_gets_an_empty_answer(
-    here: Context, reef: DetectionDataset
+    here: Context, reef: DetectionDataset, detector: str
 ) -> None:
+    here.registry.register_project(PROJECT, label_config=CONFIG.format(""), overrides={"detector": detector})
     name = cold_start(PROJECT)
     (answer,) = predict(PROJECT, [{"id": 1, "data": {"image": str(reef.images[0].path)}}])
     assert answer == {"result": [], "score": 0.5, "model_version": name}

@@ -26,7 +26,7 @@ def test_without_a_single_label_typical_images_come_first_in_the_exact_order(sit
     bodies = project.prediction_bodies()
     assert {tuple(body["result"]) for body in bodies} == {()}, "nothing is pre-annotated by a head that knows nothing"
     notes = " ".join(project.status()["notes"])
-    assert "Nothing is trained yet: the queue is ordered by what the images look like" in notes
+    assert "Nothing is trained yet: the queue shows the most typical images first" in notes
     assert f"{MIN_LABELS - 2} more labelled images start the first training" in notes
     version = project.train()
     assert (version.number, version.parent, version.gate.baseline) == (1, None, None)

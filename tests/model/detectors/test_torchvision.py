@@ -188,6 +188,7 @@ def test_the_original_file_in_the_folder_is_enough_without_internet(
 ) -> None:
     name = publish(coco_state(LITE), tmp_path)
     monkeypatch.setattr(torchvision_weights, "COCO", {**COCO, LITE: f"http://127.0.0.1:9/{name}"})
+    monkeypatch.setitem(factory.TORCHVISION_FILES, LITE, name)
     assert factory.find_base(LITE, tmp_path) == tmp_path / f"{LITE}.safetensors"
 
 
