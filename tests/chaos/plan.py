@@ -17,6 +17,7 @@ class Victim(str, Enum):
     WEB_CHILD = "web server's child"
     INFERENCE = "inference worker"
     CYCLE = "cycle worker"
+    PUBLISH = "publish worker"
     TRAIN = "train worker"
     TRAINING = "training process"
     REDIS = "Redis"
@@ -67,7 +68,7 @@ _DECK: tuple[Victim | Trouble | None, ...] = (
     None,
     Victim.INFERENCE,
     Victim.CYCLE,
-    Victim.CYCLE,
+    Victim.PUBLISH,
     Victim.TRAINING,
 )
 """Every kind of fault, the likelier ones twice; None empties Redis."""

@@ -36,7 +36,8 @@ _COMMAND = {
     Victim.WEB: "al_backend.http.serve",
     Victim.WEB_CHILD: "al_backend.http.serve",
     Victim.INFERENCE: "predict,score",
-    Victim.CYCLE: "reconcile,publish",
+    Victim.CYCLE: "al_backend.jobs.workers reconcile",
+    Victim.PUBLISH: "al_backend.jobs.workers publish",
     Victim.TRAIN: "al_backend.jobs.workers train",
     Victim.TRAINING: "al_backend.jobs.workers train",
     Victim.REDIS: "redis-server",
@@ -69,6 +70,7 @@ class Stage:
 
     def __init__(self, program: Path, template: Path, folder: Path, seed: int) -> None:
         self.log = Log()
+        self.killed: set[Victim] = set()
         self.folder = folder
         self._seed = seed
         self._open = ExitStack()
@@ -130,6 +132,8 @@ class Stage:
             time.sleep(fault.pause)
             if self._inflict(fault):
                 happened += 1
+                if isinstance(fault, Kill):
+                    self.killed.add(fault.victim)
                 self.log(f"fault {happened}: {fault}")
                 self._look_after(fault)
             else:
