@@ -26,7 +26,9 @@ from model.acquisition.random_sampling import draw_pool
 SHARD_SECONDS = 5.0
 """Work in one shard, so that a live `/predict` never waits long behind it."""
 
-_FIRST_SHARD = 16
+_FIRST_SHARD, _LARGEST_FIRST_SHARD = 16, 128
+_FIRST_SHARDS = 500
+"""How many shards a pool is cut into while nobody knows how fast they go: each one costs the queue something, too."""
 _LARGEST_SHARD = 512
 _SCORE_TIMEOUT = 900
 _PUBLISH_TIMEOUT = 6 * 3600
@@ -196,8 +198,8 @@ def _create_ranking(
     pending = asked_at is not None and (newest is None or asked_at > newest.created_at)
     if pending and request.get("overrides"):
         settings = settings.overridden(request["overrides"])
-    size = _shard_size(here, project_id)
     chosen = draw_pool([task.id for task in pool], settings.pool_size, settings.seed)
+    size = _shard_size(here, project_id, len(chosen))
     rows = [(task.id, image_value(task.data, config)) for task in sorted(pool, key=lambda task: task.id)]
     position = {task: index for index, task in enumerate(sorted(chosen))}
     tasks = pl.DataFrame(
@@ -227,9 +229,9 @@ def _create_ranking(
     return created
 
 
-def _shard_size(here: Context, project_id: int) -> int:
-    """Images that the last measured throughput gets through in about `SHARD_SECONDS`."""
+def _shard_size(here: Context, project_id: int, images: int = 0) -> int:
+    """Images that the last measured throughput gets through in about `SHARD_SECONDS`; a guess before that."""
     measured = here.registry.read_document(project_id, THROUGHPUT)
     if measured is None:
-        return _FIRST_SHARD
+        return min(_LARGEST_FIRST_SHARD, max(_FIRST_SHARD, images // _FIRST_SHARDS))
     return int(min(_LARGEST_SHARD, max(4, round(SHARD_SECONDS * float(measured["images_per_second"])))))

@@ -298,3 +298,17 @@ def test_settings_that_no_strategy_takes_are_refused_before_anything_is_measured
     with pytest.raises(ValueError, match="not all 0"):
         step(here, LearningSettings(strategy="huale", huale_weights=(0, 0, 0, 0)))
     assert here.registry.rankings(PROJECT) == []
+
+
+@pytest.mark.parametrize(("images", "size"), [(30, 16), (8_001, 16), (20_000, 40), (100_000, 128)])
+def test_a_pool_that_nobody_has_measured_yet_is_not_cut_into_thousands_of_shards(
+    here: Context, images: int, size: int
+) -> None:
+    config = parse_labeling_config(CONFIG)
+    tasks = [Task(id=task, data={}) for task in range(1, images + 1)]
+    snapshot = cycle.Snapshot(
+        config.labels, {}, tuple(range(1, images + 1)), "", frozenset(), {}, frozenset(), (), NOON
+    )
+    perform(here, PROJECT, cycle.StartRanking("v1"), Observation(snapshot, tasks, config), LearningSettings(), NOON)
+    (ranking,) = here.registry.rankings(PROJECT)
+    assert (ranking.tasks, ranking.shard_size, ranking.shards) == (images, size, -(-images // size))
