@@ -29,6 +29,8 @@ SHARD_SECONDS = 5.0
 _FIRST_SHARD, _LARGEST_FIRST_SHARD = 16, 128
 _FIRST_SHARDS = 500
 """How many shards a pool is cut into while nobody knows how fast they go: each one costs the queue something, too."""
+_LEAST_SHARDS = 24
+"""Of a pool whose speed is known, so that several workers end at about the same time."""
 _LARGEST_SHARD = 512
 _SCORE_TIMEOUT = 900
 _PUBLISH_TIMEOUT = 6 * 3600
@@ -234,4 +236,5 @@ def _shard_size(here: Context, project_id: int, images: int = 0) -> int:
     measured = here.registry.read_document(project_id, THROUGHPUT)
     if measured is None:
         return min(_LARGEST_FIRST_SHARD, max(_FIRST_SHARD, images // _FIRST_SHARDS))
-    return int(min(_LARGEST_SHARD, max(4, round(SHARD_SECONDS * float(measured["images_per_second"])))))
+    most = min(_LARGEST_SHARD, max(_FIRST_SHARD, -(-images // _LEAST_SHARDS))) if images else _LARGEST_SHARD
+    return int(min(most, max(4, round(SHARD_SECONDS * float(measured["images_per_second"])))))

@@ -18,6 +18,7 @@ from al_backend import cycle
 from al_backend.inference import Outcome
 from al_backend.jobs.candidates import MOST_LABELLED, choose
 from al_backend.jobs.context import Context
+from al_backend.jobs.documents import THROUGHPUT
 from al_backend.jobs.observe import Observation, read_state
 from al_backend.jobs.perform import perform
 from al_backend.jobs.queues import QueueName, Queues
@@ -300,10 +301,23 @@ def test_settings_that_no_strategy_takes_are_refused_before_anything_is_measured
     assert here.registry.rankings(PROJECT) == []
 
 
-@pytest.mark.parametrize(("images", "size"), [(30, 16), (8_001, 16), (20_000, 40), (100_000, 128)])
-def test_a_pool_that_nobody_has_measured_yet_is_not_cut_into_thousands_of_shards(
-    here: Context, images: int, size: int
-) -> None:
+@pytest.mark.parametrize(
+    ("speed", "images", "size"),
+    [
+        (None, 30, 16),
+        (None, 8_001, 16),
+        (None, 20_000, 40),
+        (None, 100_000, 128),  # not thousands of shards
+        (40.0, 100_000, 200),  # five seconds
+        (40.0, 2_000, 84),  # less, so that several workers end together
+        (40.0, 100, 16),
+        (0.5, 100, 4),
+        (1000.0, 100_000, 512),
+    ],
+)
+def test_size_of_a_shard(here: Context, speed: float | None, images: int, size: int) -> None:
+    if speed is not None:
+        here.registry.write_document(PROJECT, THROUGHPUT, {"images_per_second": speed})
     config = parse_labeling_config(CONFIG)
     tasks = [Task(id=task, data={}) for task in range(1, images + 1)]
     snapshot = cycle.Snapshot(
