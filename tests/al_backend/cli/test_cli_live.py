@@ -115,4 +115,4 @@ def _look(command_line: CommandLine, project: int) -> None:
 
     ranked = command_line("rank", str(project), "--json")
     assert ranked.returncode == 1
-    assert "no trained version" in json.loads(ranked.stdout)["error"]
+    assert "no version yet that could rank" in json.loads(ranked.stdout)["error"]
