@@ -81,7 +81,7 @@ def test_a_fresh_project_gets_everything_once(
     assert record.label_config == LABEL_CONFIG
     assert [job.args[0] for job in queues.queue(QueueName.RECONCILE).get_jobs()] == [project]
     assert json.loads(json.dumps(report.as_dict()))["labels"] == ["crab", "fish"]
-    for words in ('"Reef" is connected', "crab, fish", "added the model connection", "random until"):
+    for words in ('"Reef" is connected', "crab, fish", "added the model connection", "it comes with the first order"):
         assert words in str(report)
     assert "secret" not in str(report)
 
