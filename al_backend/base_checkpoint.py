@@ -56,10 +56,7 @@ def describe_checkpoint(registry: Registry, detector: str) -> tuple[bool, str]:
         return True, f"{detector} is a network of your own: first trainings begin from random weights."
     file = base_file(detector, registry.base_folder)
     if file is None:
-        return (
-            False,
-            f"There are no weights to start from, so {detector} begins from random ones.",
-        )
+        return False, f"There are no weights to start from, so {detector} begins from random ones."
     if file.parent != SHIPPED:
         return True, f"First trainings start from {file.name}."
     return True, (

@@ -44,27 +44,26 @@ def check_rankable(doors: Doors, project: int, strategy: str | None) -> None:
         BackendError: there is no version that could measure the pool, or none that the strategy could ask, or no such
             strategy.
     """
-    active = doors.registry.active(project)
-    if active is None:
+    version = doors.registry.active_version(project)
+    if version is None:
         raise BackendError(
             f"Project {project} has no version yet that could rank: a running backend makes one by itself "
             f"(`al-backend up`), and so does `al-backend train {project}` once images are labelled."
         )
+    if strategy is None:
+        return
     from al_backend.jobs.strategies import WITHOUT_A_HEAD  # brings polars
+    from model.acquisition.strategy import StrategyConfig, create_strategy
 
-    unknown = doors.registry.version(project, active.version).knows == ()
-    if unknown and strategy is not None and strategy not in WITHOUT_A_HEAD:
+    if version.knows == () and strategy not in WITHOUT_A_HEAD:
         raise BackendError(
             f"Nothing is trained yet in project {project}, and what {strategy} would ask the detector is noise: until "
             f"the first training there are {', '.join(WITHOUT_A_HEAD)}."
         )
-    if strategy is not None:
-        from model.acquisition.strategy import StrategyConfig, create_strategy
-
-        try:
-            create_strategy(StrategyConfig(name=strategy))
-        except ValueError as error:
-            raise BackendError(str(error)) from error
+    try:
+        create_strategy(StrategyConfig(name=strategy))
+    except ValueError as error:
+        raise BackendError(str(error)) from error
 
 
 def follow_training(doors: Doors, project: int, job: str, console: Console) -> dict[str, Any]:

@@ -145,11 +145,8 @@ def _weights(subject: Subject) -> Iterator[Finding]:
 
 
 def _labels(subject: Subject, config: LabelingConfig) -> Iterator[Finding]:
-    active = None if subject.registry is None else subject.registry.active(subject.project_id)
-    version = None
-    if subject.registry is not None and active is not None:
-        version = subject.registry.version(subject.project_id, active.version)
-    if active is None or version is None or not version.is_trained:
+    version = None if subject.registry is None else subject.registry.active_version(subject.project_id)
+    if version is None or not version.is_trained:
         yield fine("labels", "No version is trained yet, so all labels will be learnt by the first training.")
         return
     classes = version.classes
@@ -158,11 +155,11 @@ def _labels(subject: Subject, config: LabelingConfig) -> Iterator[Finding]:
     if missing:
         yield warning(
             "labels",
-            f"{active.version} cannot predict {', '.join(missing)}: it knows {', '.join(classes)}.",
+            f"{version.name} cannot predict {', '.join(missing)}: it knows {', '.join(classes)}.",
             f"Label some of them; `al-backend train {subject.project_id}` makes a version that knows them.",
         )
     else:
-        yield fine("labels", f"{active.version} knows every label of the config.")
+        yield fine("labels", f"{version.name} knows every label of the config.")
 
 
 def _image(subject: Subject, config: LabelingConfig) -> Iterator[Finding]:

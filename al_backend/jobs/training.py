@@ -198,8 +198,7 @@ def _fit_and_register(
 
 def _active_version(here: Context, project_id: int) -> Version | None:
     """What the new version is compared with and may start from; None before the first training."""
-    active = here.registry.active(project_id)
-    version = None if active is None else here.registry.version(project_id, active.version)
+    version = here.registry.active_version(project_id)
     return version if version is not None and version.is_trained else None
 
 

@@ -178,6 +178,15 @@ class VersionShelf(Shelf):
         """The active version; None before the first promotion."""
         return self._read_record(self._pointer(project), ActivePointer)
 
+    def active_version(self, project: int) -> Version | None:
+        """The record that the pointer points to; None before the first promotion.
+
+        Raises:
+            VersionNotFound: the pointer points to none that exists.
+        """
+        pointer = self.active(project)
+        return None if pointer is None else self.version(project, pointer.version)
+
     def promote(self, project: int, name: str, *, reason: str) -> ActivePointer:
         """Make a version the active one; nothing happens when it is already.
 
