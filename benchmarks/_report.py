@@ -57,11 +57,17 @@ class Options:
         quick: small enough for five minutes on two cores.
         label_studio: the `label-studio` program; None searches for it.
         work: folder in which a long benchmark keeps what it has done; None for its own choice.
+        detectors: the only ones to be measured, by the short or full names of their architectures; empty for all.
     """
 
     quick: bool
     label_studio: Path | None
     work: Path | None = None
+    detectors: tuple[str, ...] = ()
+
+    def wants(self, *names: str) -> bool:
+        """Whether the detector of these names is to be measured."""
+        return not self.detectors or any(name in self.detectors for name in names)
 
 
 def main(name: str, question: str, measure: Callable[[Options], Outcome]) -> int:
@@ -80,9 +86,12 @@ def main(name: str, question: str, measure: Callable[[Options], Outcome]) -> int
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the document there")
     parser.add_argument("--label-studio", type=Path, metavar="PROGRAM", help="the label-studio program")
     parser.add_argument("--work", type=Path, metavar="FOLDER", help="where a long benchmark keeps what it has done")
+    parser.add_argument(
+        "--detector", action="append", default=[], metavar="NAME", help="only this one of several; may come again"
+    )
     given = parser.parse_args()
     load_before = os.getloadavg()
-    outcome = measure(Options(given.quick, given.label_studio, given.work))
+    outcome = measure(Options(given.quick, given.label_studio, given.work, tuple(given.detector)))
     written = document(name, outcome, quick=given.quick, load_before=load_before)
     show(question, outcome)
     if given.json is not None:

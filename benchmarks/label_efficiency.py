@@ -19,7 +19,11 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
+from benchmarks._bases import BaseRecipe, trained_base
 from benchmarks._report import Goal, Options, Outcome, main
+from model.data.reef import OTHER_SPECIES
+from model.detectors import factory
+from model.detectors.base import Detector
 from model.detectors.factory import find_base, resolve_device
 from model.simulation.cell import Experiment
 from model.simulation.data import reef_data
@@ -32,19 +36,24 @@ from model.simulation.summary import LevelCost, StrategySummary, full_level, sum
 from model.training.config import TrainingConfig
 from model.training.loss_config import LossConfig
 
+SSDLITE = "ssdlite320_mobilenet_v3_large"
+SHORT = {"yolov5n": "yolov5n", SSDLITE: "ssdlite"}
 DEFAULT = "uncertainty"
 """The product's default strategy, for which the goals are."""
 STRATEGIES = ("uncertainty", "huale", "al_vae", "cald", "core_set", "ppal", "typical")
 LIBRARY = ("library", LossConfig())
+BASE = BaseRecipe(scenes=1000, size=192, iterations=1500, batch_size=8, rate=1e-3)
+"""For a detector for which the project brings no base."""
 SAME_SHARE = 0.6
 """Of random order's labels, for 95 % of full supervision."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How large everything is.
+    """How large everything is for one detector.
 
     Attributes:
+        detector: its architecture.
         pool: images whose labels are withheld.
         test: held-out images.
         image_size: pixels of the scenes and of the network.
@@ -57,6 +66,7 @@ class Scale:
         strategies: as `parse_strategy` takes them.
     """
 
+    detector: str
     pool: int
     test: int
     image_size: int
@@ -69,23 +79,30 @@ class Scale:
     strategies: tuple[str, ...]
 
 
-FULL = Scale(
-    600, 300, 160, 400, 8, 20, 20, 5, 5, ("random", *STRATEGIES, *(f"{name}+diversity" for name in STRATEGIES))
+ALL = ("random", *STRATEGIES, *(f"{name}+diversity" for name in STRATEGIES))
+FULL = (
+    Scale("yolov5n", 600, 300, 160, 400, 8, 20, 20, 5, 5, ALL),
+    Scale(SSDLITE, 600, 200, 160, 250, 8, 20, 20, 5, 5, ALL),
 )
-QUICK = Scale(60, 30, 96, 40, 8, 10, 10, 1, 2, ("random", "uncertainty", "huale+diversity"))
+QUICK = (Scale("yolov5n", 60, 30, 96, 40, 8, 10, 10, 1, 2, ("random", "uncertainty", "huale+diversity")),)
 
 
 def measure(options: Options) -> Outcome:
-    """YOLOv5n with all strategies, then HUALE's losses with and without HUALE's selection."""
-    if options.work is not None:
-        return _measure(options.work, QUICK if options.quick else FULL)
+    """For each detector all strategies, then HUALE's losses with and without HUALE's selection."""
+    scales = [one for one in (QUICK if options.quick else FULL) if options.wants(one.detector, SHORT[one.detector])]
+    outcome = Outcome()
     with tempfile.TemporaryDirectory(prefix="al-benchmark-") as name:
-        return _measure(Path(name), QUICK if options.quick else FULL)
+        for scale in scales:
+            if not _measure((options.work or Path(name)) / SHORT[scale.detector], scale, outcome):
+                outcome.notes.append("Ended early: what had been measured until then is above.")
+                break
+    return outcome
 
 
-def _measure(work: Path, scale: Scale) -> Outcome:
+def _measure(work: Path, scale: Scale, outcome: Outcome) -> bool:
+    """One detector; whether everything was measured. What is worth most comes first."""
     data = reef_data(work / "data", scale.pool, test=scale.test, size=scale.image_size)
-    source = FactoryDetectors("yolov5n", scale.image_size, find_base("yolov5n", None))
+    source = FactoryDetectors(scale.detector, scale.image_size, _base(work, scale))
     plan = Plan(
         strategies=tuple(map(parse_strategy, scale.strategies)),
         seeds=tuple(range(scale.seeds)),
@@ -94,30 +111,43 @@ def _measure(work: Path, scale: Scale) -> Outcome:
         cycles=scale.cycles,
         training=TrainingConfig(iterations=scale.iterations, batch_size=scale.batch_size),
     )
-    outcome = Outcome(notes=[f"Reports and pictures: {work}"])
+    plain = tuple(one for one in plan.strategies if not one[1].diversity)
+    crossed = tuple(map(parse_strategy, ("random", "huale")))
+    longer = replace(plan.training, iterations=2 * scale.iterations)
     cells = work / "cells"
-    found = _run(Experiment(plan, data, source, cells), work / "strategies", outcome)
-    crossed = replace(
-        plan,
-        strategies=tuple(map(parse_strategy, ("random", "huale"))),
-        losses=(LIBRARY, ("huale", LossConfig.huale())),
-    )
-    losses = _run(Experiment(crossed, data, source, cells), work / "losses", outcome)
-    longer = replace(
-        plan,
-        strategies=(parse_strategy("random"),),
-        cycles=1,
-        full=False,
-        training=replace(plan.training, iterations=2 * scale.iterations),
-    )
-    twice = _run(Experiment(longer, data, source, work / "longer"), work / "twice-as-long", outcome)
-    outcome.results += [_row("strategies", one) for one in summarise(found)]
-    outcome.results += [_row("losses", one) for one in summarise(losses)]
-    outcome.goals = [*_regime(found, twice), *_promises(found)]
-    return outcome
+    stages = {
+        "strategies": Experiment(replace(plan, strategies=plain), data, source, cells),
+        "twice-as-long": Experiment(
+            replace(plan, strategies=crossed[:1], cycles=1, full=False, training=longer), data, source, work / "longer"
+        ),
+        "losses": Experiment(
+            replace(plan, strategies=crossed, losses=(LIBRARY, ("huale", LossConfig.huale()))), data, source, cells
+        ),
+        "with-diversity": Experiment(plan, data, source, cells),
+    }
+    found: dict[str, Results] = {}
+    whole = True
+    for stage, experiment in stages.items():
+        found[stage], whole = _run(experiment, work / stage, outcome)
+        if not whole:
+            break
+    strategies = found.get("with-diversity", found["strategies"])
+    outcome.results += [_row(scale, "strategies", one) for one in summarise(strategies)]
+    if "losses" in found:
+        outcome.results += [_row(scale, "losses", one) for one in summarise(found["losses"])]
+    outcome.goals += [*_regime(scale, strategies, found.get("twice-as-long")), *_promises(scale, strategies)]
+    outcome.notes.append(f"Reports and pictures of {scale.detector}: {work}")
+    return whole
 
 
-def _run(experiment: Experiment, report: Path, outcome: Outcome) -> Results:
+def _base(work: Path, scale: Scale) -> Path:
+    def create() -> Detector:
+        return factory.create(scale.detector, OTHER_SPECIES, image_size=BASE.size, base=None, seed=0)
+
+    return find_base(scale.detector, None) or trained_base(work, BASE, create)
+
+
+def _run(experiment: Experiment, report: Path, outcome: Outcome) -> tuple[Results, bool]:
     """Work on the cells that are not there yet, which two experiments may share, and write the report of all."""
     with Progress() as bar:
         task = bar.add_task(report.name, total=None)
@@ -126,16 +156,15 @@ def _run(experiment: Experiment, report: Path, outcome: Outcome) -> Results:
             bar.update(task, completed=progress.done, total=progress.total)
 
         ended = run_experiment(experiment, device=resolve_device("auto"), on_progress=show)
-    if ended.ended_early:
-        raise KeyboardInterrupt
     outcome.notes += ended.failures
     found = collect(experiment, ended)
     write_report(found, report)
-    return found
+    return found, not ended.ended_early
 
 
-def _row(part: str, summary: StrategySummary) -> dict[str, Any]:
+def _row(scale: Scale, part: str, summary: StrategySummary) -> dict[str, Any]:
     return {
+        "detector": SHORT[scale.detector],
         "part": part,
         "strategy": summary.strategy,
         "losses": summary.losses,
@@ -155,16 +184,17 @@ def _interval(value: Any) -> dict[str, float | None] | None:
     return {name: None if (one := getattr(value, name)) is None else round(one, 4) for name in ("mean", "low", "high")}
 
 
-def _regime(found: Results, twice: Results) -> list[Goal]:
+def _regime(scale: Scale, found: Results, twice: Results | None) -> list[Goal]:
     """Whether the curves measure labels: more of them must help far more than more training does."""
     full = full_level(found, LIBRARY[0])
-    first, longer = _start(found), _start(twice)
+    first, longer = _start(found), None if twice is None else _start(twice)
     if full is None or first is None or longer is None:
         return []
     labels, training = full - first, longer - first
     value = f"{first:.3f} to {full:.3f} by labels, to {longer:.3f} by training"
     met = labels > 0.05 and training < labels / 3
-    return [Goal("what all labels bring, and what twice the steps", value, "labels three times as much", met)]
+    name = f"{SHORT[scale.detector]}: what all labels bring, and what twice the steps"
+    return [Goal(name, value, "labels three times as much", met)]
 
 
 def _start(results: Results) -> float | None:
@@ -172,17 +202,18 @@ def _start(results: Results) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _promises(found: Results) -> list[Goal]:
+def _promises(scale: Scale, found: Results) -> list[Goal]:
     by_name = {one.strategy: one for one in summarise(found)}
     ours, random = by_name.get(DEFAULT), by_name.get("random")
     if ours is None or random is None:
         return []
     goals = []
+    who = f"{SHORT[scale.detector]}, {DEFAULT}"
     for name, gain in (("image", ours.gain_labels), ("box", ours.gain_boxes)):
         low = None if gain is None else gain.low
         goals.append(
             Goal(
-                f"{DEFAULT}: low end of the gain in area against random, per {name}",
+                f"{who}: low end of the gain in area against random, per {name}",
                 None if low is None else round(low, 4),
                 "above 0",
                 low is not None and low > 0,
@@ -192,7 +223,7 @@ def _promises(found: Results) -> list[Goal]:
     share = needed / instead if needed and instead else None
     goals.append(
         Goal(
-            f"{DEFAULT}: labels to 95 % of full supervision, share of random's",
+            f"{who}: labels to 95 % of full supervision, share of random's",
             None if share is None else round(share, 3),
             f"at most {SAME_SHARE}",
             share is not None and share <= SAME_SHARE,

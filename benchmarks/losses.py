@@ -1,11 +1,10 @@
 """What HUALE's losses bring SSD and Faster R-CNN beside their library's own, in pairs that differ in nothing else.
 
 A pair has the same labelled scenes, starting weights and batches, and is tried on the same scenes that no training saw.
-There are no pretrained weights without internet, and from random weights a short training finds nothing, so every
-detector first gets a base: a training with the library's losses on scenes of other species.
+Every detector first gets a base (`benchmarks._bases`): a training with the library's losses on scenes of other species.
 
-Every finished training is a line of `cells.jsonl` in the work folder (`--work`, `.build/losses` unless given), and a
-base in training keeps its state there: a run that is stopped goes on where it was.
+Every finished training is a line of `cells.jsonl` in the detector's folder under the work folder (`--work`,
+`.build/losses` unless given), and a base in training keeps its state there: a run that is stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -23,12 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks._bases import BaseRecipe, trained_base
 from benchmarks._report import Options, Outcome, commit, main
 from model.data.dataset import DetectionDataset
 from model.data.reef import OTHER_SPECIES, SPECIES, write_reef
 from model.detectors import factory
 from model.detectors.torchvision_detector import TorchvisionDetector
-from model.training.config import Progress, TrainingConfig
+from model.training.config import TrainingConfig
 from model.training.evaluation import evaluate
 from model.training.losses import LossConfig
 
@@ -40,9 +40,28 @@ FASTER_RCNN = "fasterrcnn_mobilenet_v3_large_fpn"
 SHORT = {SSD: "ssdlite", FASTER_RCNN: "fasterrcnn_mobilenet"}
 LOSSES = {"library": LossConfig(), "huale": LossConfig.huale()}
 METRICS = ("map50", "map50_95")
-BASE_SEED, POOL_SEED, HELD_OUT_SEED = 301, 302, 303
+POOL_SEED, HELD_OUT_SEED = 302, 303
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 """97.5 % points of Student's t for 1, 2, ... degrees of freedom."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one detector is trained.
+
+    Attributes:
+        image_size: pixels that the network sees.
+        iterations: of a training.
+        base_iterations: of the base.
+        base_rate: peak learning rate of the base.
+        rate: of the others.
+    """
+
+    image_size: int
+    iterations: int
+    base_iterations: int
+    base_rate: float = 1e-3
+    rate: float = 5e-4
 
 
 @dataclass(frozen=True)
@@ -50,17 +69,14 @@ class Plan:
     """Sizes of a run.
 
     Attributes:
+        recipes: by detector.
         seeds: pairs per row.
         labels: numbers of labelled scenes, the smallest first.
         held_out: scenes that everything is tried on.
-        size: pixels, of scenes and of what the networks see.
+        size: pixels of a scene's sides.
         batch_size: below 8, batch normalisation keeps the base's statistics.
-        iterations: of a training, by detector.
         base_scenes: scenes of other species.
-        base_iterations: of the base, by detector.
         base_batch_size: of the base.
-        base_rate: peak learning rate of the base, by detector.
-        rate: of the others.
         freeze: blocks of the backbone that stay fixed after the base.
         proposals: of Faster R-CNN: sampled per image in a training, where torchvision's 512 cost ten times as much as
             all the rest. In prediction the best `found`.
@@ -68,38 +84,48 @@ class Plan:
         warm_up: share of the steps without emphasis and learned variances; a third is what 300 steps have by default.
     """
 
+    recipes: tuple[tuple[str, Recipe], ...]
     seeds: int = 3
     labels: tuple[int, ...] = (30, 120)
     held_out: int = 120
     size: int = 192
     batch_size: int = 6
-    iterations: tuple[tuple[str, int], ...] = ((SSD, 250), (FASTER_RCNN, 150))
     base_scenes: int = 1000
-    base_iterations: tuple[tuple[str, int], ...] = ((SSD, 1500), (FASTER_RCNN, 1200))
     base_batch_size: int = 8
-    base_rate: tuple[tuple[str, float], ...] = ((SSD, 1e-3), (FASTER_RCNN, 1e-3))
-    rate: tuple[tuple[str, float], ...] = ((SSD, 5e-4), (FASTER_RCNN, 5e-4))
     freeze: int = 0
     proposals: int = 32
     found: int = 200
     warm_up: float = 1 / 3
 
-    def digest(self) -> str:
-        """Says whether a stored result belongs to this plan; more seeds or label counts leave it as it is."""
-        told = {key: value for key, value in asdict(self).items() if key not in ("seeds", "labels")}
+    def recipe(self, detector: str) -> Recipe:
+        """How this detector is trained."""
+        return dict(self.recipes)[detector]
+
+    def digest(self, detector: str) -> str:
+        """Says whether stored results of a detector belong to this plan; more seeds or labels leave it as it is."""
+        told = {key: value for key, value in asdict(self).items() if key not in ("seeds", "labels", "recipes")}
         losses = {name: asdict(config) for name, config in LOSSES.items()}
-        return hashlib.sha256(json.dumps([told, losses], sort_keys=True, default=str).encode()).hexdigest()[:12]
+        document = [told, asdict(self.recipe(detector)), losses]
+        return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-FULL = Plan()
+FULL = Plan(
+    (
+        (SSD, Recipe(image_size=192, iterations=250, base_iterations=1500)),
+        # Its finest level has a cell for every 32 pixels, which at 192 pixels are larger than most fish.
+        (FASTER_RCNN, Recipe(image_size=384, iterations=250, base_iterations=2000)),
+    )
+)
 QUICK = Plan(
+    (
+        (SSD, Recipe(image_size=160, iterations=25, base_iterations=80)),
+        (FASTER_RCNN, Recipe(image_size=160, iterations=15, base_iterations=40)),
+    ),
     seeds=2,
     labels=(20,),
     held_out=30,
     size=160,
-    iterations=((SSD, 25), (FASTER_RCNN, 15)),
     base_scenes=100,
-    base_iterations=((SSD, 80), (FASTER_RCNN, 40)),
 )
 
 
@@ -118,23 +144,21 @@ def measure(options: Options) -> Outcome:
     logging.basicConfig(level=logging.WARNING)
     logger.setLevel(logging.INFO)
     plan = QUICK if options.quick else FULL
-    work = (options.work or WORK) / plan.digest()
-    work.mkdir(parents=True, exist_ok=True)
-    done, at = read_cells(work / "cells.jsonl"), commit()
-    cells = all_cells(plan)
-    held_out = _scenes(work / "held-out", plan, HELD_OUT_SEED, 0, plan.held_out)
-    for number, cell in enumerate(cells, 1):
-        if cell in done:
-            continue
-        base = _base(work, plan, cell.detector, held_out)
-        done[cell] = {**_run(work, plan, cell, base, held_out), "commit": at}
-        write_cells(work / "cells.jsonl", done)
-        logger.info("%d of %d: %s %s", number, len(cells), cell, done[cell])
+    detectors = [name for name, _ in plan.recipes if options.wants(name, SHORT[name])]
+    if not detectors:
+        known = ", ".join(SHORT.values())
+        raise SystemExit(f"No detector is called {' or '.join(options.detectors)}; this benchmark has {known}.")
+    cells = all_cells(plan, detectors)
+    done: dict[Cell, dict[str, Any]] = {}
+    for detector in detectors:
+        own = [cell for cell in cells if cell.detector == detector]
+        done |= _work_off(own, (options.work or WORK) / f"{SHORT[detector]}-{plan.digest(detector)}", plan)
     notes = [
-        f"{plan.size} px; {plan.labels} labelled scenes of {len(SPECIES)} species, {plan.held_out} held out. "
-        f"Steps of {plan.batch_size} images: {_short(plan.iterations)}; {plan.proposals} proposals in Faster R-CNN.",
-        f"Start: a base trained on {plan.base_scenes} scenes of other species, {_short(plan.base_iterations)} steps of "
-        f"{plan.base_batch_size} images.",
+        f"{plan.labels} labelled scenes of {len(SPECIES)} species, {plan.held_out} held out, {plan.size} px. "
+        f"Steps of {plan.batch_size} images: {_short(plan, detectors, 'iterations')}; the network sees "
+        f"{_short(plan, detectors, 'image_size')} px; {plan.proposals} proposals in Faster R-CNN.",
+        f"Start: a base trained on {plan.base_scenes} scenes of other species, "
+        f"{_short(plan, detectors, 'base_iterations')} steps of {plan.base_batch_size} images.",
         "huale: AL_LOSSES=huale, that is emphasis, EIoU (safe), variance head and their synchronic mix; warm-up a "
         "third of the steps. difference: "
         "huale minus library, mean over pairs; low and high: its 95 % interval by Student's t.",
@@ -143,12 +167,26 @@ def measure(options: Options) -> Outcome:
     return Outcome(results=rows(cells, done), notes=notes)
 
 
-def all_cells(plan: Plan) -> list[Cell]:
+def _work_off(cells: Sequence[Cell], folder: Path, plan: Plan) -> dict[Cell, dict[str, Any]]:
+    """Every training of one detector that is not done yet; all results."""
+    folder.mkdir(parents=True, exist_ok=True)
+    done, at = read_cells(folder / "cells.jsonl"), commit()
+    held_out = _scenes(folder / "held-out", plan, HELD_OUT_SEED, plan.held_out)
+    for number, cell in enumerate(cells, 1):
+        if cell in done:
+            continue
+        done[cell] = {**_run(folder, plan, cell, _base(folder, plan, cell.detector), held_out), "commit": at}
+        write_cells(folder / "cells.jsonl", done)
+        logger.info("%d of %d: %s %s", number, len(cells), cell, done[cell])
+    return done
+
+
+def all_cells(plan: Plan, detectors: Sequence[str]) -> list[Cell]:
     """Every training, pairs together, seed by seed, so that a run that is stopped early leaves whole pairs."""
     return [
         Cell(detector, labels, seed, losses)
+        for detector in detectors
         for seed in range(plan.seeds)
-        for detector in (SSD, FASTER_RCNN)
         for labels in plan.labels
         for losses in LOSSES
     ]
@@ -206,16 +244,13 @@ def interval(values: NDArray[np.float64]) -> tuple[float | None, float | None]:
     return round(float(values.mean()) - reach, 4), round(float(values.mean()) + reach, 4)
 
 
-def _scenes(
-    folder: Path, plan: Plan, seed: int, start: int, count: int, species: tuple[str, ...] = SPECIES
-) -> DetectionDataset:
-    return write_reef(
-        folder, count, seed=seed, size=(plan.size, plan.size), species=species, start=start, burst_share=0.0
-    )
+def _scenes(folder: Path, plan: Plan, seed: int, count: int) -> DetectionDataset:
+    return write_reef(folder, count, seed=seed, size=(plan.size, plan.size), species=SPECIES, burst_share=0.0)
 
 
 def _create(plan: Plan, architecture: str, classes: Sequence[str], base: Path | None, seed: int) -> TorchvisionDetector:
-    detector = factory.create(architecture, classes, image_size=plan.size, device="auto", base=base, seed=seed)
+    image_size = plan.recipe(architecture).image_size
+    detector = factory.create(architecture, classes, image_size=image_size, device="auto", base=base, seed=seed)
     if not isinstance(detector, TorchvisionDetector):
         raise TypeError(f"{architecture} is a {type(detector).__name__}, expected a TorchvisionDetector")
     if architecture == FASTER_RCNN:
@@ -224,43 +259,29 @@ def _create(plan: Plan, architecture: str, classes: Sequence[str], base: Path | 
     return detector
 
 
-def _base(work: Path, plan: Plan, architecture: str, held_out: DetectionDataset) -> Path:
+def _base(folder: Path, plan: Plan, detector: str) -> Path:
     """The weights that all trainings of a detector start from; trained once."""
-    folder = work / "base" / architecture
-    path = folder / "weights.safetensors"
-    if path.is_file():
-        return path
-    data = _scenes(work / "base-scenes", plan, BASE_SEED, 0, plan.base_scenes, OTHER_SPECIES)
-    detector = _create(plan, architecture, OTHER_SPECIES, None, seed=0)
-    config = TrainingConfig(
-        iterations=dict(plan.base_iterations)[architecture],
-        batch_size=plan.base_batch_size,
-        learning_rate=dict(plan.base_rate)[architecture],
-        mixed_precision=False,
-        checkpoint=work / "base" / f"{architecture}-state",
-        checkpoint_every=100,
+    recipe = plan.recipe(detector)
+    return trained_base(
+        folder,
+        BaseRecipe(plan.base_scenes, plan.size, recipe.base_iterations, plan.base_batch_size, recipe.base_rate),
+        lambda: _create(plan, detector, OTHER_SPECIES, None, seed=0),
     )
-    report = detector.fit(data, None, config, _say)
-    known = _scenes(work / "base-held-out", plan, HELD_OUT_SEED, 0, len(held_out), OTHER_SPECIES)
-    found = evaluate(detector, known)
-    logger.info("base %s: %.0f s, mAP50 %.3f on its own species", architecture, report.seconds, found.map50 or 0.0)
-    detector.save(folder)
-    return path
 
 
-def _run(work: Path, plan: Plan, cell: Cell, base: Path, held_out: DetectionDataset) -> dict[str, Any]:
+def _run(folder: Path, plan: Plan, cell: Cell, base: Path, held_out: DetectionDataset) -> dict[str, Any]:
     most = max(plan.labels)
-    data = _scenes(work / f"labelled-{cell.seed}", plan, POOL_SEED + 1000 * (cell.seed + 1), 0, most)
+    data = _scenes(folder / f"labelled-{cell.seed}", plan, POOL_SEED + 1000 * (cell.seed + 1), most)
     detector = _create(plan, cell.detector, SPECIES, base, seed=cell.seed)
-    iterations = dict(plan.iterations)[cell.detector]
+    recipe = plan.recipe(cell.detector)
     config = TrainingConfig(
-        iterations=iterations,
+        iterations=recipe.iterations,
         batch_size=plan.batch_size,
-        learning_rate=dict(plan.rate)[cell.detector],
+        learning_rate=recipe.rate,
         freeze=plan.freeze,
         seed=cell.seed,
         mixed_precision=False,
-        losses=replace(LOSSES[cell.losses], warm_up=round(plan.warm_up * iterations)),
+        losses=replace(LOSSES[cell.losses], warm_up=round(plan.warm_up * recipe.iterations)),
     )
     started = time.monotonic()
     report = detector.fit(DetectionDataset(data.classes, data.images[: cell.labels]), None, config)
@@ -274,13 +295,8 @@ def _run(work: Path, plan: Plan, cell: Cell, base: Path, held_out: DetectionData
     }
 
 
-def _short(by_detector: tuple[tuple[str, int], ...]) -> str:
-    return ", ".join(f"{SHORT[detector]} {value}" for detector, value in by_detector)
-
-
-def _say(progress: Progress) -> None:
-    if progress.iteration % 50 == 0:
-        logger.info("%d of %d, loss %.3f", progress.iteration, progress.iterations, progress.loss or 0.0)
+def _short(plan: Plan, detectors: Sequence[str], name: str) -> str:
+    return ", ".join(f"{SHORT[detector]} {getattr(plan.recipe(detector), name)}" for detector in detectors)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ RETRIEVAL = 1.2
 class Cald(OnePhase):
     """Consistency under augmentation retrieves, difference from the labelled classes ranks.
 
-    CALD looks at five augmentations; we have the mirrored view.
+    As the published code does by default, each image of the pool is also seen mirrored, with holes, smaller and turned.
 
     Args:
         config: `retrieval`, `empty_policy` and `cald_beta` apply.
@@ -45,7 +45,7 @@ class Cald(OnePhase):
     """
 
     name = "cald"
-    views: tuple[View, ...] = (View.ORIGINAL, View.HFLIP)
+    views: tuple[View, ...] = (View.ORIGINAL, View.HFLIP, View.HOLES, View.SMALLER, View.TURNED)
 
     def __init__(self, config: StrategyConfig) -> None:
         self._config = config

@@ -19,10 +19,13 @@ Image = NDArray[np.uint8]
 
 
 class View(str, Enum):
-    """A transformed copy of the image that is also predicted."""
+    """A transformed copy of the image that is also predicted; how they are made: `model.detectors.image_views`."""
 
     ORIGINAL = "original"
     HFLIP = "hflip"
+    SMALLER = "smaller"
+    TURNED = "turned"
+    HOLES = "holes"
 
 
 class Detector(Protocol):

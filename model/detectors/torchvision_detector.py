@@ -21,6 +21,7 @@ from model.detectors.class_rows import rows_of
 from model.detectors.family import Family, Found, Network
 from model.detectors.faster_rcnn import FasterRCNNFamily
 from model.detectors.fitting import CLASS_ROWS_FACTOR, PLACEHOLDER, fit_network, nothing_found, require_boxes
+from model.detectors.image_views import predict_views
 from model.detectors.ssd import SSDFamily
 from model.detectors.torchvision_training import TorchvisionTrainable
 from model.detectors.torchvision_weights import UNUSED, class_names, load_state, read_state
@@ -84,8 +85,11 @@ class TorchvisionDetector:
         Every proposal or anchor gives at most one box, of its winning class; torchvision itself returns one for
         every class above the threshold.
         """
-        if not views:
-            raise ValueError("predict needs at least one view, found none")
+        return predict_views(self._predict, images, views, min_score)
+
+    def _predict(
+        self, images: Sequence[Image], views: Sequence[View], *, min_score: float
+    ) -> list[Mapping[View, Detections]]:
         if not self.classes:
             return nothing_found(images, views)
         results: list[dict[View, Detections]] = [{} for _ in images]

@@ -17,6 +17,7 @@ from model.data.dataset import DetectionDataset
 from model.detections import Detections
 from model.detectors.base import Image, View
 from model.detectors.fitting import CLASS_ROWS_FACTOR, PLACEHOLDER, fit_network, nothing_found, require_boxes
+from model.detectors.image_views import predict_views
 from model.detectors.letterbox import STRIDE, Letterbox, stack
 from model.detectors.weights import load_tensors, read_weights, save_folder
 from model.detectors.yolo_decode import detections_of
@@ -84,8 +85,11 @@ class YoloDetector:
         self, images: Sequence[Image], views: Sequence[View] = (View.ORIGINAL,), *, min_score: float = 0.05
     ) -> list[Mapping[View, Detections]]:
         """See `Detector.predict`. Images of equal padded shape go through the network together."""
-        if not views:
-            raise ValueError("predict needs at least one view, found none")
+        return predict_views(self._predict, images, views, min_score)
+
+    def _predict(
+        self, images: Sequence[Image], views: Sequence[View], *, min_score: float
+    ) -> list[Mapping[View, Detections]]:
         if not self.classes:
             return nothing_found(images, views)
         results: list[dict[View, Detections]] = [{} for _ in images]

@@ -107,6 +107,18 @@ def test_golden_ranking() -> None:
     values = result.table["informativeness"].to_list()
     assert values == pytest.approx([1 + novelty([eel], (2, 0)), 1 + novelty([cod], (2, 0)), 1 / 1.6, -1.0], abs=1e-6)
     # A late image is a candidate by the limit of the ranking, not by how many there are.
-    row = strategy.measure(9, {View.ORIGINAL: cod, View.HFLIP: nothing}, context)
+    assert set(strategy.views) == set(View)
+    row = strategy.measure(9, {**dict.fromkeys(View, nothing), View.ORIGINAL: cod}, context)
     late = strategy.informativeness(measurement_table({9: row}, strategy.columns(context)), context, result.fitted)
-    assert late[0] == pytest.approx(1 + novelty([cod, nothing], (2, 0)))
+    assert row["consistency"] == 0.0
+    assert late[0] == pytest.approx(1 + novelty([cod, *[nothing] * 4], (2, 0)))
+
+
+def test_consistency_is_the_mean_of_the_views() -> None:
+    strategy = create_strategy(StrategyConfig("cald", cald_beta=1.3))
+    context = RankingContext(("cod", "eel"), (2, 0), seed=0, budget=1)
+    sure, half = view([SQUARE], [(0.9, 0.0, 0.1)]), view([(5.0, 0.0, 15.0, 10.0)], [(0.9, 0.0, 0.1)])
+    row = strategy.measure(1, {**dict.fromkeys(View, sure), View.TURNED: half}, context)
+    # Three views as sure as the original: |1 + 0.9 - 1.3|. The turned one has an IoU of 1/3.
+    assert row["consistency"] == pytest.approx((3 * 0.6 + abs(1 / 3 + 0.9 - 1.3)) / 4, abs=1e-6)
+    assert row["boxes"] == 5

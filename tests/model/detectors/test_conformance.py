@@ -216,6 +216,18 @@ def test_a_symmetric_image_gives_mirrored_views(make: Make, noise: Noise) -> Non
     np.testing.assert_allclose(np.sort(original.xyxy, axis=0), np.sort(mirrored(flip), axis=0), atol=0.5)
 
 
+def test_copies_of_images_of_different_shapes_come_together_as_one_by_one(make: Make, noise: Noise) -> None:
+    images = [noise(64, 64), noise(40, 80), noise(64, 64)]
+    together = make().predict(images, tuple(View), min_score=0.1)
+    for image, views in zip(images, together, strict=True):
+        assert list(views) == list(View)
+        alone = make().predict([image], tuple(View), min_score=0.1)[0]
+        for view in (View.HFLIP, View.SMALLER, View.TURNED):
+            assert_same(views[view], alone[view])
+            assert len(views[view]) > 0
+            assert (views[view].height, views[view].width) == image.shape[:2]
+
+
 FRESH_PROCESS = """
 import sys
 from pathlib import Path
