@@ -69,17 +69,26 @@ class YoloDetector:
         *,
         pretrained: bool,
     ) -> None:
-        if image_size < STRIDE:
-            raise ValueError(f"image size {image_size} is too small, expected at least {STRIDE}")
         self.architecture = architecture
         self.classes = tuple(classes)
-        self.image_size = -(-image_size // STRIDE) * STRIDE
-        if self.image_size != image_size:
-            logger.warning("Image size %d is no multiple of %d, taking %d", image_size, STRIDE, self.image_size)
+        self.image_size = image_size
         self.device = device
         self.pretrained = pretrained
         self._network = network.to(device).eval()
         self._inference: Network | None = None
+
+    @property
+    def image_size(self) -> int:
+        """Pixels of the longer side that the network sees."""
+        return self._image_size
+
+    @image_size.setter
+    def image_size(self, wanted: int) -> None:
+        if wanted < STRIDE:
+            raise ValueError(f"image size {wanted} is too small, expected at least {STRIDE}")
+        self._image_size = -(-wanted // STRIDE) * STRIDE
+        if self._image_size != wanted:
+            logger.warning("Image size %d is no multiple of %d, taking %d", wanted, STRIDE, self._image_size)
 
     def predict(
         self, images: Sequence[Image], views: Sequence[View] = (View.ORIGINAL,), *, min_score: float = 0.05
