@@ -61,7 +61,7 @@ class RankingContext:
         seed: of whatever a strategy draws.
         budget: images that a person labels before the next ranking, at least 1.
         class_quality: how well the detector knows each class, in [0, 1], in the order of `classes`; empty where
-            nobody knows.
+            nobody knows, also while labelled images are measured: they are what it is known from.
 
     Raises:
         ValueError: these are not of one length, or out of range.
