@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from model.data.dataset import DetectionDataset
 from model.errors import ModelError, TrainingCancelled
 from model.training.config import Progress, TrainingConfig, TrainingReport
-from model.training.loop import Target, TrainableNetwork, build_optimizer, rate_factor, train
+from model.training.loop import train
+from model.training.optimization import build_optimizer, rate_factor
 from model.training.sampling import BatchSampler
+from model.training.targets import Target
+from model.training.trainable import TrainableNetwork
 
 Squares = Callable[..., DetectionDataset]
 CONFIG = TrainingConfig(iterations=20, batch_size=8, workers=0, mixed_precision=False)
