@@ -123,7 +123,9 @@ class _Run:
             learned = getattr(network, "loss_state", None)
             if learned is not None:
                 modules["loss"] = learned
-            self.checkpoint = Checkpoint(config.checkpoint, name, modules, self.optimizer, self.scaler, device)
+            self.checkpoint = Checkpoint(
+                config.checkpoint, name, modules, self.optimizer, self.scaler, device, peers.rank
+            )
 
     def go(
         self,
@@ -209,11 +211,10 @@ class _Run:
 
     def _save(self, elapsed: float) -> None:
         last = self.done == self.config.iterations or self.selection.exhausted()
-        if (
-            self.checkpoint is None
-            or not self.peers.first
-            or not (last or self.done % max(1, self.config.checkpoint_every) == 0)
-        ):
+        if self.checkpoint is None or not (last or self.done % max(1, self.config.checkpoint_every) == 0):
+            return
+        random = self.peers.from_all(self.checkpoint.random_state())
+        if not self.peers.first:
             return
         self.losses.recent()  # fails where they diverged: such weights are not worth keeping
         counters = {
@@ -227,7 +228,7 @@ class _Run:
             "selection": self.selection.counters(),
         }
         best = {f"best/{name}": value for name, value in (self.selection.best or {}).items()}
-        self.checkpoint.save(counters, {"losses": self.losses.tensor(), **best})
+        self.checkpoint.save(counters, {"losses": self.losses.tensor(), **best}, random)
 
     def _restore(self) -> None:
         found = None if self.checkpoint is None else self.checkpoint.restore()
