@@ -240,10 +240,10 @@ def sorted_by_informativeness(measurements: pl.DataFrame, values: pl.Series | ND
     return table.sort([INFORMATIVENESS, "task_id"], descending=[True, False])
 
 
-def first_by(measurements: pl.DataFrame, column: str, count: int, *, descending: bool = True) -> list[int]:
-    """Ids of the `count` tasks with the largest (or smallest) values, ties to the lower id; ascending."""
+def first_by(measurements: pl.DataFrame, column: str, count: int) -> list[int]:
+    """Ids of the `count` tasks with the largest values, ties to the lower id; ascending."""
     require_tasks(measurements)
-    order = measurements.select("task_id", column).sort([column, "task_id"], descending=[descending, False])
+    order = measurements.select("task_id", column).sort([column, "task_id"], descending=[True, False])
     return sorted(order["task_id"].head(count).to_list())
 
 
