@@ -61,17 +61,6 @@ def quality_intervals(
     return {name: (float(low[column]), float(high[column])) for column, name in enumerate(names)}
 
 
-def quality(
-    truth: Sequence[LabelledImage],
-    found: Sequence[FoundBoxes | Detections],
-    classes: Sequence[str],
-    found_classes: Sequence[str] | None = None,
-) -> Interval:
-    """The mAP at IoU 0.5, and from 0.5 to 0.95, of the images as they are: as `evaluation.score`, counted here."""
-    once = _quality(_matched(truth, found, classes, found_classes or classes), np.ones(len(truth)))
-    return float(once[0]), float(once[1])
-
-
 class _Class:
     """The detections of one class, by falling confidence, and the images that its true boxes are in."""
 
