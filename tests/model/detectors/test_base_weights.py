@@ -9,7 +9,7 @@ from socket import socket
 import pytest
 import torch
 
-from model.detectors import base_weights, factory
+from model.detectors import factory
 from model.detectors.base_weights import fetch_base, stored
 from model.detectors.weights import WEIGHTS_NAME
 from model.detectors.yolo import YoloDetector
@@ -118,10 +118,3 @@ def test_a_silent_server_does_not_hang(tmp_path: Path) -> None:
         release = f"http://127.0.0.1:{listening.getsockname()[1]}"
         assert fetch_base("yolov5s", tmp_path, release=release, timeout=0.3) is None
         assert time.monotonic() - started < 5
-
-
-def test_find_base_falls_back_to_the_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base_weights, "fetch_base", lambda *_, **__: None)
-    assert factory.find_base("yolov5n", tmp_path, download=True) == factory.find_base("yolov5n", None)
-    monkeypatch.setattr(base_weights, "fetch_base", lambda name, folder: folder / f"{name}.safetensors")
-    assert factory.find_base("yolov5n", tmp_path, download=True) == tmp_path / "yolov5n.safetensors"
