@@ -122,7 +122,8 @@ def fit_loss_predictor(
     # What all labelled images share says nothing about the order, but by how another image differs there, divided by
     # next to nothing, would decide over its prediction.
     spread = rows.std(axis=0)
-    mean, scale = rows.mean(axis=0), np.where(spread < LEAST_SPREAD, np.inf, spread) / _weights(found)
+    spread[spread < LEAST_SPREAD] = np.inf
+    mean, scale = rows.mean(axis=0), spread / _weights(found)
     features, true = torch.from_numpy((rows - mean) / scale), torch.from_numpy(losses).float()
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]):

@@ -107,7 +107,7 @@ def smaller(image: Image, _: Detections) -> Copy:
     height, width = image.shape[:2]
     rows, columns = max(1, round(height * SMALLER)), max(1, round(width * SMALLER))
     copy = np.full_like(image, GREY)
-    copy[:rows, :columns] = Pillow.fromarray(image).resize((columns, rows), Pillow.Resampling.BILINEAR)
+    copy[:rows, :columns] = np.asarray(Pillow.fromarray(image).resize((columns, rows), Pillow.Resampling.BILINEAR))
     gain = np.array([width / columns, height / rows] * 2, np.float32)
 
     def to_original(found: Detections) -> Detections:
@@ -159,7 +159,7 @@ def with_holes(image: Image, original: Detections) -> Copy:
     if not len(original):
         return Copy(None, lambda found: found)
     height, width = image.shape[:2]
-    random = np.random.default_rng(zlib.crc32(np.ascontiguousarray(image)))
+    random = np.random.default_rng(zlib.crc32(np.ascontiguousarray(image).data))
     copy, holes = image.copy(), 0
     for _ in range(TRIES):
         rows, columns = (max(1, round(random.uniform(*HOLE_SIDES) * side)) for side in (height, width))
@@ -185,7 +185,7 @@ def _on_original(found: Detections, boxes: NDArray[np.floating], height: int, wi
     """`found` with these boxes, without those that lie beside the image."""
     inside = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
     moved = replace(found, xyxy=inside, height=height, width=width)
-    return moved.select((inside[:, 2:] > inside[:, :2]).all(axis=1))
+    return moved.select(np.flatnonzero((inside[:, 2:] > inside[:, :2]).all(axis=1)))
 
 
 _COPIES: Mapping[View, Callable[[Image, Detections], Copy]] = {

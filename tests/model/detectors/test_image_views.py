@@ -127,7 +127,7 @@ def test_holes_hide_a_part_of_a_box_and_are_the_same_each_time() -> None:
         predict_views(eye, [image], (View.HOLES,), 0.3)
     np.testing.assert_array_equal(image, before)
     copies: list[NDArray[np.uint8]] = [eye.shown[1][1][0] for eye in eyes]
-    np.testing.assert_array_equal(*copies)
+    np.testing.assert_array_equal(copies[0], copies[1])
     black = (copies[0] == 0).all(axis=2)
     covers = [black[40:120, 40:120].mean(), black[130:190, 130:190].mean()]
     assert max(covers) >= 0.1

@@ -145,7 +145,9 @@ class Wide(Oracle):
         row = np.arange(6, dtype=np.float32)[None]  # one array for all fields, as of a batch
         result = []
         for _ in images:
-            result.append(Kept(row[:, :4], row[:, 4] / 5, np.zeros(1, np.int64), row[:, :3], 9, 9, embedding=row))
+            result.append(
+                Kept(row[:, :4], row[:, 4] / np.float32(5), np.zeros(1, np.int64), row[:, :3], 9, 9, embedding=row)
+            )
             self.alive.add(result[-1])
         return [{View.ORIGINAL: detections} for detections in result]
 
