@@ -28,6 +28,7 @@ _PENDING_EXPIRY = 86_400
 _PENDING_SETTLED = 5  # seconds after which a reconcile that is not in the queue has not just left it
 _RECONCILE_TIMEOUT = 1800
 _LOOK_EVERY = 0.5
+_BLOCKING_READ = 5.0  # seconds for an answer that Redis itself delays by `_LOOK_EVERY`
 _LATER = 2.0
 _LATER_KEY = "al:later"
 
@@ -123,7 +124,7 @@ def predict(
     """
     if not tasks:
         return []
-    connection = queues.connection
+    waiting = queues.within(_BLOCKING_READ).connection
     _require_worker(queues)
     job = queues.queue(QueueName.PREDICT).enqueue(
         "al_backend.jobs.live.predict",
@@ -138,7 +139,7 @@ def predict(
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         # Redis blocks for us and answers the moment the result is there; whole milliseconds only.
-        answer = connection.xread({Result.get_key(job.id): "0-0"}, block=int(_LOOK_EVERY * 1000))
+        answer = waiting.xread({Result.get_key(job.id): "0-0"}, block=int(_LOOK_EVERY * 1000))
         if answer:
             result = job.latest_result()
             if result is not None and result.type == Result.Type.SUCCESSFUL:

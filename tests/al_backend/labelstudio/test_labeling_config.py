@@ -49,8 +49,8 @@ def test_nested_repeated_and_aliased_labels() -> None:
 
 
 def test_a_label_keeps_the_spaces_with_which_label_studio_stores_it() -> None:
-    children = """<Label value="Fish "/><Label value="Fish"/><Label value=" Red  crab" alias="rc "/><Label value="a\tb"/>
-        <Label alias="" value=" eel"/><Label value=""/><Label/>"""
+    children = """<Label value="Fish "/><Label value="Fish"/><Label value=" Red  crab" alias="rc "/>
+        <Label value="a\tb"/><Label alias="" value=" eel"/><Label value=""/><Label/>"""
     config = parse_labeling_config(f"<View>{IMAGE}{rectangles(children)}</View>")
     # What label_studio_sdk's parse_config makes of it, with which Label Studio checks predictions.
     assert config.labels == ("Fish ", "Fish", "rc ", "a b", " eel")
