@@ -58,7 +58,7 @@ def authentication(settings: Settings) -> list[Finding]:
 def redis_and_workers(settings: Settings) -> tuple[list[Finding], Queues | None]:
     """Whether Redis answers and every queue has a living worker; the queues when they can be used."""
     try:
-        queues = connect(settings)
+        queues = connect(settings).within(_TIMEOUT)
         living = liveness.workers(queues.connection)
     except (ConfigError, redis.RedisError) as found:
         return [error("redis", str(found), "Start `al-backend up`, or Redis itself, and check REDIS_URL.")], None

@@ -145,7 +145,26 @@ class Reading(Transport):
             model_version: exact name.
             several: only of tasks that hold more than one prediction.
         """
-        filters = [_contains(model_version), *([_number("total_predictions", "greater", 1)] if several else [])]
+        yield from self._predictions_of(
+            project_id, model_version, [_number("total_predictions", "greater", 1)] if several else []
+        )
+
+    def misscored_predictions(self, project_id: int, model_version: str) -> Iterator[list[PredictionRow]]:
+        """Of tasks whose one prediction of the model version that the project shows has no score in [0, 1].
+
+        A task with two of them has the mean of their scores here: for such tasks ask `predictions_of` for `several`.
+
+        Args:
+            project_id: the project.
+            model_version: the one that the project shows; of another one Label Studio cannot be asked this.
+        """
+        for operator, value in (("empty", True), ("less", 0), ("greater", 1)):
+            yield from self._predictions_of(project_id, model_version, [_number("predictions_score", operator, value)])
+
+    def _predictions_of(
+        self, project_id: int, model_version: str, more: Sequence[dict[str, Any]]
+    ) -> Iterator[list[PredictionRow]]:
+        filters = [_contains(model_version), *more]
         # Label Studio gives predictions only with all fields, of which these two are then asked for.
         for page in self._pages(project_id, "id,predictions", filters, size=_PREDICTION_PAGE, more={"fields": "all"}):
             rows = [_prediction({**row, "task": task["id"]}) for task in page for row in task.get("predictions") or ()]
