@@ -10,6 +10,7 @@ from al_backend.cycle import UNTRAINED
 from al_backend.errors import LabelStudioError
 from al_backend.extra_params import parse_extra_params
 from al_backend.jobs.client import enqueue_reconcile
+from al_backend.jobs.documents import RANK_CANCEL, TRAIN_CANCEL
 from al_backend.jobs.queues import Queues
 from al_backend.labelstudio.client import UNCERTAINTY_SAMPLING, LabelStudio, Project
 from al_backend.labelstudio.labeling_config import parse_labeling_config
@@ -120,6 +121,8 @@ def connect(
     overrides = parse_extra_params(backend.get("extra_params"), settings.learning)
     if registry.project(project_id) is None:
         changes.append("registered the project")
+        for cancellation in (TRAIN_CANCEL, RANK_CANCEL):  # `disconnect` stopped what ran; now it is wanted again
+            registry.delete_document(project_id, cancellation)
     registry.register_project(project_id, label_config=project.label_config, overrides=overrides)
     if queues is not None:
         enqueue_reconcile(queues, project_id, "connect")

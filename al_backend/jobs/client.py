@@ -47,6 +47,17 @@ def error_key(project_id: int) -> str:
     return f"al:error:{project_id}"
 
 
+def gone_key(project_id: int) -> str:
+    """Redis key that stands for an hour after Label Studio had no such project."""
+    return f"al:gone:{project_id}"
+
+
+def enqueue_regular_look(queues: Queues, project_id: int) -> None:
+    """Ask for the look that comes by the clock; of a project that was gone only once an hour."""
+    if not queues.connection.exists(gone_key(project_id)):
+        enqueue_reconcile(queues, project_id, "regular look")
+
+
 def last_error(queues: Queues, project_id: int) -> str | None:
     """Why the last reconcile of a project failed; None when it did not."""
     stored = queues.connection.get(error_key(project_id))
