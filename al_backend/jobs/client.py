@@ -210,7 +210,7 @@ def request_ranking(
 
 
 def _request(registry: Registry, queues: Queues, project_id: int, name: str, fields: dict[str, Any]) -> str:
-    moment = now()
+    moment = now(queues.connection)
     kind = name.removesuffix("_request")
     request_id = job_name(f"request-{kind}", project_id, int(moment.timestamp() * 1000))
     registry.write_document(project_id, name, {"id": request_id, "requested_at": moment.isoformat(), **fields})
@@ -273,10 +273,10 @@ def _training_since(queues: Queues, project_id: int, asked: datetime) -> bool:
     if not in_flight(queues, QueueName.TRAIN, job_id):
         return False
     try:
-        began = Job.fetch(job_id, connection=queues.connection, serializer=queues.serializer).started_at
+        began = Job.fetch(job_id, connection=queues.connection, serializer=queues.serializer).meta.get("began_at")
     except NoSuchJobError:
         return False
-    return began is not None and began >= asked
+    return began is not None and datetime.fromisoformat(began) >= asked
 
 
 def overview(queues: Queues) -> dict[str, Any]:

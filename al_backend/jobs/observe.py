@@ -175,13 +175,15 @@ def read_state(here: Context, project_id: int) -> cycle.State:
 
 
 def _unpromoted(versions: list[Version], active: ActivePointer | None) -> str | None:
-    """The newest version, if the gate let it pass and the pointer has not moved since."""
+    """The newest version, if the gate let it pass and it never became active: its training was killed before that."""
     newest = max(versions, key=lambda version: (version.number, version.created_at), default=None)
     if newest is None or not newest.gate.promoted:
         return None
-    current = _active_of(versions, active)
-    late = current is not None and newest.is_trained and not current.is_trained  # a cold start ended after a training
-    return newest.name if active is None or late or active.changed_at < newest.created_at else None
+    if active is not None and newest.name in (active.version, *active.history, *active.left):
+        return None
+    if active is not None and active.reason == f"rolled back from {newest.name}":
+        return None  # by a release that did not keep what was left
+    return newest.name
 
 
 def _stale_start(here: Context, versions: list[Version], active: ActivePointer | None) -> bool:
