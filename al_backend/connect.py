@@ -110,6 +110,9 @@ def connect(
     project = _project(label_studio, project_id)
     config = parse_labeling_config(project.label_config)
     changes: list[str] = []
+    if registry.project(project_id) is None:  # `disconnect` has stopped what ran; from now on it is wanted again
+        for cancellation in (TRAIN_CANCEL, RANK_CANCEL):
+            registry.delete_document(project_id, cancellation)
 
     backend = _connect_backend(settings, label_studio, registry, project_id, url, title, changes)
     webhook = _connect_webhook(settings, label_studio, project_id, url, changes)
@@ -121,8 +124,6 @@ def connect(
     overrides = parse_extra_params(backend.get("extra_params"), settings.learning)
     if registry.project(project_id) is None:
         changes.append("registered the project")
-        for cancellation in (TRAIN_CANCEL, RANK_CANCEL):  # `disconnect` stopped what ran; now it is wanted again
-            registry.delete_document(project_id, cancellation)
     registry.register_project(project_id, label_config=project.label_config, overrides=overrides)
     if queues is not None:
         enqueue_reconcile(queues, project_id, "connect")

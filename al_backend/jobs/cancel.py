@@ -208,10 +208,8 @@ def _cancel_ranking(queues: Queues, registry: Registry, project_id: int) -> tupl
         return None, 0
     if current is not None and current.created_at >= asked:
         return None, 0
-    kept = (
-        {"ranking": None, "pointer": None} if before is None else {"ranking": before.ranking, "pointer": before.pointer}
-    )
-    _write(queues, registry, project_id, RANK_CANCEL, kept)
+    ranking, mark = (None, None) if before is None else (before.ranking, before.pointer)
+    _write(queues, registry, project_id, RANK_CANCEL, {"ranking": ranking, "pointer": mark})
     return "requested", 0
 
 

@@ -123,7 +123,7 @@ class ActivePointer(_Record):
         version: the active one.
         previous: the one that a rollback would make active; always the last of `history`.
         history: versions that were active before this one, oldest first, at most 50.
-        left: versions that were active and that no rollback goes to: rolled back from, or of the cold start; at most 50.
+        left: versions that were active and that no rollback goes to, at most 50: rolled back from, or the cold start's.
         changed_at: when the pointer moved.
         reason: why, one sentence for people.
     """
