@@ -118,7 +118,7 @@ def test_a_malformed_setting_exits_2_and_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("AL_BUDGET", "many")
     result = run("versions", "3")
     assert result.exit_code == 2
-    assert "budget" in result.stderr
+    assert "AL_BUDGET: " in result.stderr
     assert result.stdout == ""
     monkeypatch.delenv("AL_BUDGET")
     result = run("--log-level", "LOUD", "versions", "3", "--json")
