@@ -318,5 +318,8 @@ def _explained(error: LabelStudioError, url: str) -> LabelStudioError:
             "address or a name with a dot: give this backend such a name (AL_PUBLIC_URL)."
         )
     elif error.status == 400:
-        advice = f" The backend has to answer at {url} as seen from Label Studio: check AL_PUBLIC_URL and that it runs."
+        advice = (
+            f" The backend has to answer at {url} as seen from Label Studio: check that it runs, and AL_PUBLIC_URL "
+            "(and AL_HOST=0.0.0.0 where Label Studio is on another machine or in a container)."
+        )
     return LabelStudioError(f"{error}{advice}", status=error.status)

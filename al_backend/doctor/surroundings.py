@@ -119,7 +119,10 @@ def _free_gib(folder: Path) -> float:
 def web_server(settings: Settings) -> Finding:
     """Whether the address that Label Studio is given leads to this backend, as seen from here."""
     check, url = "web server", settings.own_url
-    remedy = "Start `al-backend up` or `al-backend serve`, and set AL_PUBLIC_URL to where Label Studio reaches it."
+    remedy = (
+        "Start `al-backend up` or `al-backend serve`, and set AL_PUBLIC_URL to where Label Studio reaches it "
+        "(and AL_HOST=0.0.0.0 where Label Studio is on another machine or in a container)."
+    )
     try:
         answer = httpx.get(f"{url}/health", timeout=_TIMEOUT, verify=settings.verify_ssl)
         content = answer.json() if answer.status_code == 200 else {}
