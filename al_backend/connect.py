@@ -10,6 +10,7 @@ from al_backend.cycle import UNTRAINED
 from al_backend.errors import LabelStudioError
 from al_backend.extra_params import parse_extra_params
 from al_backend.jobs.client import enqueue_reconcile
+from al_backend.jobs.documents import RANK_CANCEL, TRAIN_CANCEL
 from al_backend.jobs.queues import Queues
 from al_backend.labelstudio.client import UNCERTAINTY_SAMPLING, LabelStudio, Project
 from al_backend.labelstudio.labeling_config import parse_labeling_config
@@ -109,6 +110,9 @@ def connect(
     project = _project(label_studio, project_id)
     config = parse_labeling_config(project.label_config)
     changes: list[str] = []
+    if registry.project(project_id) is None:  # `disconnect` has stopped what ran; from now on it is wanted again
+        for cancellation in (TRAIN_CANCEL, RANK_CANCEL):
+            registry.delete_document(project_id, cancellation)
 
     backend = _connect_backend(settings, label_studio, registry, project_id, url, title, changes)
     webhook = _connect_webhook(settings, label_studio, project_id, url, changes)
@@ -314,5 +318,8 @@ def _explained(error: LabelStudioError, url: str) -> LabelStudioError:
             "address or a name with a dot: give this backend such a name (AL_PUBLIC_URL)."
         )
     elif error.status == 400:
-        advice = f" The backend has to answer at {url} as seen from Label Studio: check AL_PUBLIC_URL and that it runs."
+        advice = (
+            f" The backend has to answer at {url} as seen from Label Studio: check that it runs, and AL_PUBLIC_URL "
+            "(and AL_HOST=0.0.0.0 where Label Studio is on another machine or in a container)."
+        )
     return LabelStudioError(f"{error}{advice}", status=error.status)

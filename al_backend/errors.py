@@ -27,6 +27,10 @@ class LabelStudioError(BackendError):
         self.status = status
 
 
+class ProjectGone(LabelStudioError):
+    """Label Studio answers, and has no such project that our key may see."""
+
+
 class ImageUnavailable(BackendError):
     """An image of a task cannot be had: the message is the reason that `status` shows.
 

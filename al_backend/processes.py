@@ -131,7 +131,7 @@ def _check_port(host: str, port: int) -> None:
     except OSError as error:
         raise ConfigError(
             f"The web server cannot listen on {host}:{port} ({error.strerror or error}); "
-            "stop what uses the port, or choose another with --port."
+            "stop what uses the port, or set PORT to another, for the other commands too."
         ) from error
 
 

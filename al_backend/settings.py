@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from al_backend.errors import ConfigError
+from model.names import STRATEGIES, architectures, is_detector
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.ya?ml)?")
 
@@ -42,7 +44,7 @@ class LearningSettings(BaseModel):
     huale_entropy: Literal["max", "mean", "sum"] = Field(
         "max", description="How the entropies of an image's boxes become the one by which `huale` retrieves."
     )
-    huale_weights: tuple[float, float, float, float] = Field(
+    huale_weights: Annotated[tuple[float, float, float, float], NoDecode] = Field(
         (1.0, 1.0, 1.0, 1.0),
         description="Of Semantic Affinity, Category Diversity, Overlap Ratio, Localization Confidence; "
         "negative turns the sign, 0 leaves out.",
@@ -107,6 +109,28 @@ class LearningSettings(BaseModel):
     )
     measure_threshold: float = Field(0.1, ge=0, le=1, description="Least confidence of a box that strategies see.")
     seed: int = Field(0, ge=0, description="Seed of everything random in training and ranking.")
+
+    @field_validator("strategy")
+    @classmethod
+    def _known_strategy(cls, value: str) -> str:
+        if value not in STRATEGIES:
+            raise ValueError(f"found {value[:100]!r}, expected one of: {', '.join(STRATEGIES)}")
+        return value
+
+    @field_validator("detector")
+    @classmethod
+    def _known_detector(cls, value: str) -> str:
+        if not is_detector(value):
+            raise ValueError(
+                f"found {value[:100]!r}, expected one of: {', '.join(architectures())}; or the path of an Ultralytics "
+                ".yaml or .pt file"
+            )
+        return value
+
+    @field_validator("huale_weights", mode="before")
+    @classmethod
+    def _weights_as_text(cls, value: Any) -> Any:
+        return _listed(value)
 
     def overridden(self, overrides: Mapping[str, Any]) -> LearningSettings:
         """These settings with a project's overrides (`{"strategy": "random"}`, case and an `AL_` prefix ignored).
@@ -197,15 +221,20 @@ class Settings(LearningSettings, BaseSettings):
     weights_cache_mb: float = Field(
         2048.0, ge=0, description="Size of the local copies of versions when `MODEL_DIR` is remote."
     )
-    image_hosts: tuple[str, ...] = Field(
+    image_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description='Hosts besides Label Studio that images may come from, as JSON list; ["*"] allows all that are '
-        "public, a network such as 10.0.0.0/8 what is in it.",
+        description="Hosts besides Label Studio that images may come from; `*` allows all that are public, a network "
+        "such as 10.0.0.0/8 what is in it.",
     )
     image_max_mb: float = Field(50.0, gt=0, description="Largest image file that is downloaded.")
     image_timeout: float = Field(20.0, gt=0, description="Seconds for one image download.")
     cache_mb: float = Field(4096.0, ge=0, description="Size of the image cache on disk.")
     verify_ssl: bool = Field(True, validation_alias=AliasChoices("VERIFY_SSL"), description="Check TLS certificates.")
+
+    @field_validator("image_hosts", mode="before")
+    @classmethod
+    def _hosts_as_text(cls, value: Any) -> Any:
+        return _listed(value)
 
     @field_validator("model_dir")
     @classmethod
@@ -271,12 +300,33 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        raise ConfigError(_explain(error)) from error
+        raise ConfigError(_explain(error, variables=True)) from error
+    except SettingsError as error:
+        raise ConfigError(f"The environment cannot be read: {error}.") from error
 
 
-def _explain(error: ValidationError) -> str:
+def _listed(value: Any) -> Any:
+    """A list as a person writes it into an environment variable: with commas, or as JSON."""
+    if not isinstance(value, str):
+        return value
+    if not value.strip().startswith("["):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError(f"found {value[:100]!r}, expected names with commas between them, or a JSON list") from None
+
+
+def _explain(error: ValidationError, *, variables: bool = False) -> str:
     """One sentence per wrong value; secrets never appear because inputs are left out."""
-    problems = [f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}" for item in error.errors()]
+    problems = []
+    for item in error.errors():
+        where = ".".join(map(str, item["loc"])) or "settings"
+        field = Settings.model_fields.get(str(item["loc"][0])) if item["loc"] else None
+        if variables and field is not None and field.validation_alias is None:
+            where = f"AL_{where.upper()}"
+        reason = item["ctx"]["error"] if item["type"] == "value_error" else item["msg"]
+        problems.append(f"{where}: {reason}")
     known = ", ".join(LearningSettings.model_fields)
     hint = f" (known: {known})" if any(item["type"] == "extra_forbidden" for item in error.errors()) else ""
     return "; ".join(problems) + hint

@@ -60,7 +60,7 @@ def _kind(annotation: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(_kind(argument) for argument in arguments if argument is not type(None))
     if origin is tuple:
-        return "JSON list"
+        return "list, with commas or as JSON"
     names = {str: "text", int: "integer", float: "number", bool: "`true`, `false`", Path: "path", SecretStr: "secret"}
     return names[annotation]
 

@@ -66,6 +66,10 @@ class Doors:
 
         return LabelStudio.from_settings(self.settings)
 
+    def label_studio_if_known(self) -> LabelStudio | None:
+        """Label Studio, or None without a key of it."""
+        return None if self.settings.label_studio_api_key is None else self.label_studio
+
     def require_connected(self, project: int) -> None:
         """Refuse a project that nobody connected: no worker would ever look at it.
 

@@ -1,4 +1,4 @@
-"""Commands about the work on one project: `connect`, `train`, `rank`, `cancel`, `status`."""
+"""Commands about the work on one project: `connect`, `disconnect`, `train`, `rank`, `cancel`, `status`."""
 
 from __future__ import annotations
 
@@ -34,6 +34,34 @@ def connect(
             queues=doors.queues_if_running(),
         )
         out.show(report, connect_text)
+
+
+@app.command()
+def disconnect(
+    context: typer.Context,
+    project: ProjectArgument,
+    url: Annotated[str | None, typer.Option(help="URL under which Label Studio reached this backend.")] = None,
+    delete_versions: Annotated[
+        bool, typer.Option("--delete-versions", help="Delete its weights, rankings and history, too, for good.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a project out: model connection, webhook, jobs, registry entry; versions stay. Safe to repeat."""
+    with command_output(context.obj, as_json=as_json) as out:
+        from al_backend.cli.tables import disconnect_text
+        from al_backend.disconnect import disconnect as disconnect_project
+
+        doors = out.doors
+        report = disconnect_project(
+            doors.settings,
+            doors.registry,
+            project,
+            label_studio=doors.label_studio_if_known(),
+            queues=doors.queues_if_running(),
+            url=url,
+            delete_versions=delete_versions,
+        )
+        out.show(report, disconnect_text)
 
 
 @app.command()

@@ -18,8 +18,9 @@ from rich.table import Table
 from al_backend.errors import BackendError, ConfigError
 from al_backend.settings import LearningSettings
 from model.acquisition.strategy import StrategyConfig
-from model.detectors.factory import ULTRALYTICS_SUFFIXES, architectures, find_base
+from model.detectors.factory import find_base
 from model.errors import ModelError
+from model.names import architectures, is_detector
 from model.simulation.cell import Experiment
 from model.simulation.data import REEF_COUNT, SimulationData, directory_data, reef_data
 from model.simulation.detectors import FactoryDetectors
@@ -243,14 +244,14 @@ def _left(seconds: float | None) -> str:
 def _learning(doors: Doors, asked: Asked) -> LearningSettings:
     """The command line before what a connected project overrides before the environment."""
     record = None if asked.project is None else doors.registry.project(asked.project)
+    if asked.detector is not None and not is_detector(asked.detector):
+        raise ConfigError(
+            f"detector is {asked.detector!r}, expected one of: {', '.join(architectures())}; or the path of an "
+            "Ultralytics .yaml file"
+        )
     own = {"detector": asked.detector, "image_size": asked.image_size}
     learning = doors.settings.learning.overridden({} if record is None else record.overrides)
     learning = learning.overridden({name: value for name, value in own.items() if value is not None})
-    if learning.detector not in architectures() and not learning.detector.endswith(ULTRALYTICS_SUFFIXES):
-        raise ConfigError(
-            f"detector is {learning.detector!r}, expected one of: {', '.join(architectures())}; or the path of an "
-            "Ultralytics .yaml file"
-        )
     return learning
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from al_backend.connect import ConnectReport
+    from al_backend.disconnect import DisconnectReport
     from al_backend.doctor import Finding, Treatment
     from al_backend.jobs.cancel import CancelReport
     from al_backend.registry import ActivePointer, Version
@@ -159,6 +160,11 @@ def treatment_text(treatment: Treatment) -> RenderableType:
 
 def connect_text(report: ConnectReport) -> RenderableType:
     """What is connected now, and what was changed."""
+    return escape(str(report))
+
+
+def disconnect_text(report: DisconnectReport) -> RenderableType:
+    """What was taken out, and what stays."""
     return escape(str(report))
 
 

@@ -36,7 +36,8 @@ def model_connection(subject: Subject, project: Project) -> Iterator[Finding]:
             check,
             f'Label Studio does not reach {url}: "{backend["title"]}" is {backend.get("readable_state")} '
             f"({backend.get('error_message') or 'no reason given'}); expected Connected.",
-            "Check that the backend runs, that Label Studio can reach this address (AL_PUBLIC_URL), and that the "
+            "Check that the backend runs, that Label Studio can reach this address: AL_PUBLIC_URL (and AL_HOST=0.0.0.0 "
+            "where Label Studio is on another machine or in a container), and that the "
             f"password of the connection is BASIC_AUTH_PASS. {subject.connect_again}",
         )
     elif len(ours) > 1:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from al_backend.cycle import UNTRAINED, version_of
 from al_backend.doctor.finding import Finding, error, fine, warning
 from al_backend.doctor.subject import Subject
 from al_backend.errors import LabelStudioError
 from al_backend.jobs.documents import published_model_version
-from al_backend.labelstudio.client import QUEUE_TAB, UNCERTAINTY_SAMPLING, Project
+from al_backend.labelstudio.client import QUEUE_TAB, UNCERTAINTY_SAMPLING, LabelStudio, Project
 from al_backend.labelstudio.records import PredictionRow
+
+_MOST_FOREIGN = 2_000  # predictions of each other model; some seconds of Label Studio's time
 
 
 def sampling(subject: Subject, project: Project) -> Iterator[Finding]:
@@ -88,12 +90,48 @@ def bad_predictions(rows: list[PredictionRow], model_version: str) -> BadPredict
     return BadPredictions(tuple(sorted(duplicates)), tuple(sorted(scoreless)))
 
 
+def find_bad_predictions(
+    client: LabelStudio, project: Project, published: str, stored: int, tasks: int
+) -> BadPredictions:
+    """What must not be there of the published model version, read page by page.
+
+    In a healthy project of any size that is next to nothing: predictions come with all their boxes, so only those are
+    read of which Label Studio's own numbers say that something is wrong.
+
+    Args:
+        client: of Label Studio.
+        project: which model version it shows decides what Label Studio can be asked.
+        published: the model version.
+        stored: how many predictions of it there are.
+        tasks: on how many tasks.
+    """
+    found: list[BadPredictions] = []
+    if project.model_version != published:
+        pages = client.predictions_of(project.id, published)
+    else:
+        several = client.predictions_of(project.id, published, several=True) if stored > tasks else iter(())
+        pages = chain(client.misscored_predictions(project.id, published), several)
+    for rows in pages:
+        found.append(bad_predictions(rows, published))
+    return BadPredictions(
+        tuple(sorted({row for page in found for row in page.duplicates})),
+        tuple(sorted({row for page in found for row in page.scoreless})),
+    )
+
+
 def predictions(subject: Subject, project: Project) -> Iterator[Finding]:
     """Whether every open task has exactly one prediction of the published order, with a score."""
     check = "predictions"
+    client = subject.label_studio
     published = None if subject.registry is None else published_model_version(subject.registry, subject.project_id)
+    stored = {name: count for name, count in client.model_versions(subject.project_id).items() if count > 0}
+    foreign = sorted(name for name in stored if not _ours(name, subject))
     try:
-        rows = subject.label_studio.predictions(subject.project_id)
+        _list_some(client, subject.project_id, foreign)
+        placed = client.tasks_with_version(subject.project_id, published) if published in stored else set[int]()
+        bad = BadPredictions((), ())
+        if published is not None and placed:
+            bad = find_bad_predictions(client, project, published, stored[published], len(placed))
     except LabelStudioError as found:
         if found.status != 500:
             raise
@@ -107,7 +145,6 @@ def predictions(subject: Subject, project: Project) -> Iterator[Finding]:
         return
     if published is None:
         return
-    bad = bad_predictions(rows, published)
     if bad.scoreless:
         yield error(
             check,
@@ -123,18 +160,30 @@ def predictions(subject: Subject, project: Project) -> Iterator[Finding]:
             f"Running workers delete the older ones by themselves; `al-backend doctor {subject.project_id} --fix` "
             "does at once.",
         )
-    placed = {row.task for row in rows if row.model_version == published}
-    waiting = [task.id for task in subject.label_studio.open_tasks(subject.project_id) if task.id not in placed]
+    waiting = client.open_task_ids(subject.project_id) - placed
     if waiting and placed:
         yield warning(
             check,
             f"{len(waiting)} open tasks have no place in the published order yet; Label Studio serves them last.",
             "Running workers place new tasks at the next look; if this stays, see the checks of workers above.",
         )
-    foreign = Counter(row.model_version for row in rows if not _ours(row.model_version, subject))
     if not (bad.scoreless or bad.duplicates or (waiting and placed)):
-        others = f" Predictions of others are left alone: {', '.join(sorted(foreign))}." if foreign else ""
+        others = f" Predictions of others are left alone: {', '.join(foreign)}." if foreign else ""
         yield fine(check, f"Every open task has one prediction of {published}.{others}")
+
+
+def _list_some(client: LabelStudio, project_id: int, versions: list[str]) -> None:
+    """Have Label Studio list predictions of others, which it cannot with an infinite score among them.
+
+    Raises:
+        LabelStudioError: 500, when it cannot.
+    """
+    for version in versions:
+        read = 0
+        for page in client.predictions_of(project_id, version):
+            read += len(page)
+            if read >= _MOST_FOREIGN:
+                break
 
 
 def _ours(model_version: str, subject: Subject) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from al_backend.connect import connect, our_backends
 from al_backend.doctor.examination import Examination, open_examination
 from al_backend.doctor.finding import Finding
-from al_backend.doctor.order import bad_predictions
+from al_backend.doctor.order import find_bad_predictions
 from al_backend.doctor.subject import Subject
 from al_backend.errors import BackendError
 from al_backend.jobs.client import enqueue_reconcile
@@ -131,7 +131,10 @@ def _predictions(subject: Subject) -> list[str]:
     if published is None:
         return []
     client = subject.label_studio
-    bad = bad_predictions(client.predictions(subject.project_id), published)
+    stored = client.model_versions(subject.project_id).get(published, 0)
+    tasks = len(client.tasks_with_version(subject.project_id, published)) if stored else 0
+    project = client.project(subject.project_id)
+    bad = find_bad_predictions(client, project, published, stored, tasks)
     done = []
     for ids, what in ((bad.scoreless, "predictions without a score"), (bad.duplicates, "second predictions")):
         deleted = client.delete_predictions(ids[:_MOST_DELETED])

@@ -58,7 +58,7 @@ def authentication(settings: Settings) -> list[Finding]:
 def redis_and_workers(settings: Settings) -> tuple[list[Finding], Queues | None]:
     """Whether Redis answers and every queue has a living worker; the queues when they can be used."""
     try:
-        queues = connect(settings)
+        queues = connect(settings).within(_TIMEOUT)
         living = liveness.workers(queues.connection)
     except (ConfigError, redis.RedisError) as found:
         return [error("redis", str(found), "Start `al-backend up`, or Redis itself, and check REDIS_URL.")], None
@@ -119,7 +119,10 @@ def _free_gib(folder: Path) -> float:
 def web_server(settings: Settings) -> Finding:
     """Whether the address that Label Studio is given leads to this backend, as seen from here."""
     check, url = "web server", settings.own_url
-    remedy = "Start `al-backend up` or `al-backend serve`, and set AL_PUBLIC_URL to where Label Studio reaches it."
+    remedy = (
+        "Start `al-backend up` or `al-backend serve`, and set AL_PUBLIC_URL to where Label Studio reaches it "
+        "(and AL_HOST=0.0.0.0 where Label Studio is on another machine or in a container)."
+    )
     try:
         answer = httpx.get(f"{url}/health", timeout=_TIMEOUT, verify=settings.verify_ssl)
         content = answer.json() if answer.status_code == 200 else {}

@@ -23,6 +23,7 @@ from al_backend.settings import Settings
 EXTENSION = "al_backend"
 
 _RETRY_SECONDS = 2.0
+_REDIS_SECONDS = 1.0  # Label Studio waits as long for /webhook, and a thread that hangs is missing for /health
 
 Opened = TypeVar("Opened")
 
@@ -57,12 +58,12 @@ class Services:
 
     @property
     def queues(self) -> Queues:
-        """The queues.
+        """The queues; what is asked of Redis fails when it does not answer within a second.
 
         Raises:
             Unavailable: Redis does not answer.
         """
-        return self._queues.get()
+        return self._queues.get().within(_REDIS_SECONDS)
 
     @contextmanager
     def prediction_slot(self) -> Iterator[None]:

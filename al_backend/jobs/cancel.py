@@ -20,7 +20,7 @@ from al_backend.cycle import MAX_ATTEMPTS, CancelledTraining
 from al_backend.errors import RegistryError
 from al_backend.jobs.client import enqueue_reconcile
 from al_backend.jobs.context import job_name
-from al_backend.jobs.current import cancelled_ranking, is_cancelled, newest_ranking, training_cancelled_at
+from al_backend.jobs.current import cancelled_ranking, is_cancelled, mark_of, newest_ranking, training_cancelled_at
 from al_backend.jobs.documents import (
     PUBLISHED,
     RANK_CANCEL,
@@ -169,12 +169,12 @@ def _cancel_training(queues: Queues, registry: Registry, project_id: int) -> tup
         if before is not None and decided is not None and decided <= before:
             return "stopping", 0
         # Written first: a worker that takes the job in this moment finds it when the training begins.
-        _write(registry, project_id, TRAIN_CANCEL, {})
+        _write(queues, registry, project_id, TRAIN_CANCEL, {})
         removed = _remove(queues, QueueName.TRAIN, [job_id])
         return ("waiting" if removed else "running"), removed
     what = _about_to_train(registry, project_id, before)
     if what is not None:
-        _write(registry, project_id, TRAIN_CANCEL, {})
+        _write(queues, registry, project_id, TRAIN_CANCEL, {})
     return what, 0
 
 
@@ -201,14 +201,15 @@ def _cancel_ranking(queues: Queues, registry: Registry, project_id: int) -> tupl
     published = (registry.read_document(project_id, PUBLISHED) or {}).get("ranking")
     before = cancelled_ranking(registry, project_id)
     if current is not None and current.id != published and not is_cancelled(registry, current, pointer):
-        _write(registry, project_id, RANK_CANCEL, {"ranking": current.id})
+        _write(queues, registry, project_id, RANK_CANCEL, {"ranking": current.id, "pointer": mark_of(pointer)})
         return current.id, _remove_ranking_jobs(queues, project_id, current.id)
     asked = requested_at(registry.read_document(project_id, RANK_REQUEST))
     if asked is None or (before is not None and before.at >= asked):
         return None, 0
     if current is not None and current.created_at >= asked:
         return None, 0
-    _write(registry, project_id, RANK_CANCEL, {"ranking": None if before is None else before.ranking})
+    ranking, mark = (None, None) if before is None else (before.ranking, before.pointer)
+    _write(queues, registry, project_id, RANK_CANCEL, {"ranking": ranking, "pointer": mark})
     return "requested", 0
 
 
@@ -241,5 +242,5 @@ def _decided_at(queues: Queues, job_id: str) -> datetime | None:
     return None if decided is None else datetime.fromisoformat(decided)
 
 
-def _write(registry: Registry, project_id: int, name: str, fields: dict[str, str | None]) -> None:
-    registry.write_document(project_id, name, {"cancelled_at": now().isoformat(), **fields})
+def _write(queues: Queues, registry: Registry, project_id: int, name: str, fields: dict[str, str | None]) -> None:
+    registry.write_document(project_id, name, {"cancelled_at": now(queues.connection).isoformat(), **fields})

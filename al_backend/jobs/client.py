@@ -28,6 +28,7 @@ _PENDING_EXPIRY = 86_400
 _PENDING_SETTLED = 5  # seconds after which a reconcile that is not in the queue has not just left it
 _RECONCILE_TIMEOUT = 1800
 _LOOK_EVERY = 0.5
+_BLOCKING_READ = 5.0  # seconds for an answer that Redis itself delays by `_LOOK_EVERY`
 _LATER = 2.0
 _LATER_KEY = "al:later"
 
@@ -44,6 +45,17 @@ def pending_key(project_id: int) -> str:
 def error_key(project_id: int) -> str:
     """Redis key of the last reconcile's error."""
     return f"al:error:{project_id}"
+
+
+def gone_key(project_id: int) -> str:
+    """Redis key that stands for an hour after Label Studio had no such project."""
+    return f"al:gone:{project_id}"
+
+
+def enqueue_regular_look(queues: Queues, project_id: int) -> None:
+    """Ask for the look that comes by the clock; of a project that was gone only once an hour."""
+    if not queues.connection.exists(gone_key(project_id)):
+        enqueue_reconcile(queues, project_id, "regular look")
 
 
 def last_error(queues: Queues, project_id: int) -> str | None:
@@ -123,7 +135,7 @@ def predict(
     """
     if not tasks:
         return []
-    connection = queues.connection
+    waiting = queues.within(_BLOCKING_READ).connection
     _require_worker(queues)
     job = queues.queue(QueueName.PREDICT).enqueue(
         "al_backend.jobs.live.predict",
@@ -138,7 +150,7 @@ def predict(
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         # Redis blocks for us and answers the moment the result is there; whole milliseconds only.
-        answer = connection.xread({Result.get_key(job.id): "0-0"}, block=int(_LOOK_EVERY * 1000))
+        answer = waiting.xread({Result.get_key(job.id): "0-0"}, block=int(_LOOK_EVERY * 1000))
         if answer:
             result = job.latest_result()
             if result is not None and result.type == Result.Type.SUCCESSFUL:
@@ -198,7 +210,7 @@ def request_ranking(
 
 
 def _request(registry: Registry, queues: Queues, project_id: int, name: str, fields: dict[str, Any]) -> str:
-    moment = now()
+    moment = now(queues.connection)
     kind = name.removesuffix("_request")
     request_id = job_name(f"request-{kind}", project_id, int(moment.timestamp() * 1000))
     registry.write_document(project_id, name, {"id": request_id, "requested_at": moment.isoformat(), **fields})
@@ -261,10 +273,10 @@ def _training_since(queues: Queues, project_id: int, asked: datetime) -> bool:
     if not in_flight(queues, QueueName.TRAIN, job_id):
         return False
     try:
-        began = Job.fetch(job_id, connection=queues.connection, serializer=queues.serializer).started_at
+        began = Job.fetch(job_id, connection=queues.connection, serializer=queues.serializer).meta.get("began_at")
     except NoSuchJobError:
         return False
-    return began is not None and began >= asked
+    return began is not None and datetime.fromisoformat(began) >= asked
 
 
 def overview(queues: Queues) -> dict[str, Any]:

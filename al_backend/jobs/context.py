@@ -14,6 +14,7 @@ from rq import get_current_job
 
 from al_backend.errors import BackendError
 from al_backend.inference import Inference
+from al_backend.jobs.clock import by_clock_of, now
 from al_backend.jobs.failures import keeping_failure
 from al_backend.jobs.liveness import running_job
 from al_backend.jobs.locks import exclusive
@@ -116,7 +117,10 @@ def job_running() -> Iterator[Context]:
         return
     connection = here.queues.connection
     project, kind = job.meta.get("project"), job.meta.get("kind")
-    with running_job(connection, job.id):
+    with running_job(connection, job.id), by_clock_of(connection):
+        if kind == "train":
+            job.meta["began_at"] = now().isoformat()  # RQ's own stamp is of this machine's clock
+            job.save_meta()
         if project is None or kind is None or kind == "reconcile":  # a look keeps its failures itself
             yield here
             return

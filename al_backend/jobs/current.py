@@ -18,10 +18,12 @@ class CancelledRanking:
     Attributes:
         at: when; requests for a ranking that are older are void.
         ranking: id of the ranking that was in work; None when one was only asked for.
+        pointer: mark of the active version's pointer at that time; None without any.
     """
 
     at: datetime
     ranking: str | None
+    pointer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,17 @@ def current_ranking(registry: Registry, project_id: int) -> CurrentRanking:
     return CurrentRanking(next((item for item in rankings if item.id == published), None), newest.id)
 
 
+def mark_of(pointer: ActivePointer | None) -> str | None:
+    """What is another one whenever the pointer has moved; compared for equality, so the clock does not matter."""
+    return None if pointer is None else f"{pointer.version} {pointer.changed_at.isoformat()}"
+
+
 def is_cancelled(registry: Registry, ranking: Ranking, pointer: ActivePointer | None) -> bool:
     """Whether a person cancelled a ranking; making its version the active one again takes that back."""
     cancelled = cancelled_ranking(registry, ranking.project)
-    if cancelled is None or cancelled.ranking != ranking.id or pointer is None or pointer.changed_at > cancelled.at:
+    if cancelled is None or cancelled.ranking != ranking.id or pointer is None:
+        return False
+    if cancelled.pointer is not None and cancelled.pointer != mark_of(pointer):
         return False
     # Cancelled in the moment in which it was published: it is served, and its new tasks are to be placed.
     return (registry.read_document(ranking.project, PUBLISHED) or {}).get("ranking") != ranking.id
@@ -68,7 +77,9 @@ def cancelled_ranking(registry: Registry, project_id: int) -> CancelledRanking |
     document = registry.read_document(project_id, RANK_CANCEL)
     if document is None:
         return None
-    return CancelledRanking(datetime.fromisoformat(document["cancelled_at"]), document["ranking"])
+    return CancelledRanking(
+        datetime.fromisoformat(document["cancelled_at"]), document["ranking"], document.get("pointer")
+    )
 
 
 def training_cancelled_at(registry: Registry, project_id: int) -> datetime | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 from al_backend.cycle import Attempt
+from al_backend.jobs.clock import now as now
 from al_backend.registry import Registry
 
 TRAIN_REQUEST = "train_request"
@@ -16,11 +17,6 @@ THROUGHPUT = "throughput"
 TRAIN_CANCEL = "train_cancel"
 TRAIN_CANCEL_LABELS = "train_cancel_labels"
 RANK_CANCEL = "rank_cancel"
-
-
-def now() -> datetime:
-    """This moment, UTC."""
-    return datetime.now(timezone.utc)
 
 
 def requested_at(document: dict[str, Any] | None) -> datetime | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from al_backend import cycle
+from al_backend.errors import LabelStudioError, ProjectGone
 from al_backend.jobs.cold_start import is_stale
 from al_backend.jobs.context import Context, job_name
 from al_backend.jobs.current import cancelled_ranking, cancelled_training, current_ranking
@@ -23,7 +24,7 @@ from al_backend.jobs.pool_memory import PoolMemory, superseded
 from al_backend.jobs.queues import QueueName
 from al_backend.jobs.sizes import RETIRE_SLICE, WINDOW
 from al_backend.jobs.strategies import looks_closer, strategy_of
-from al_backend.labelstudio.client import LabelStudio, Task
+from al_backend.labelstudio.client import LabelStudio, Project, Task
 from al_backend.labelstudio.codec import choose_annotation, label_digest
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
 from al_backend.registry import ActivePointer, Phase, Ranking, Version
@@ -65,11 +66,12 @@ def observe(here: Context, memory: LabelMemory, pools: PoolMemory, project_id: i
 
     Raises:
         LabelConfigError: the labelling config cannot be served.
-        LabelStudioError: Label Studio does not answer, or has no such project.
+        LabelStudioError: Label Studio does not answer.
+        ProjectGone: it has no such project.
     """
     record = here.project(project_id)
     client = here.label_studio
-    project = client.project(project_id)
+    project = _project(client, project_id)
     if project.label_config != record.label_config:
         here.registry.register_project(project_id, label_config=project.label_config, overrides=record.overrides)
     config = parse_labeling_config(project.label_config)
@@ -96,6 +98,20 @@ def observe(here: Context, memory: LabelMemory, pools: PoolMemory, project_id: i
         taken_at=taken_at,
     )
     return Observation(snapshot, pool, config, project.title)
+
+
+def _project(client: LabelStudio, project_id: int) -> Project:
+    try:
+        return client.project(project_id)
+    except LabelStudioError as error:
+        if error.status != 404:
+            raise
+        client.whoami()  # a wrong address answers 404 to everything, and is another trouble
+        raise ProjectGone(
+            f"Label Studio has no project {project_id} that this backend's key may see: it was deleted, or its members "
+            f"changed. It is looked for once an hour; `al-backend disconnect {project_id}` takes it out.",
+            status=404,
+        ) from error
 
 
 def _titles(client: LabelStudio, project_id: int) -> frozenset[str]:
@@ -159,13 +175,15 @@ def read_state(here: Context, project_id: int) -> cycle.State:
 
 
 def _unpromoted(versions: list[Version], active: ActivePointer | None) -> str | None:
-    """The newest version, if the gate let it pass and the pointer has not moved since."""
+    """The newest version, if the gate let it pass and it never became active: its training was killed before that."""
     newest = max(versions, key=lambda version: (version.number, version.created_at), default=None)
     if newest is None or not newest.gate.promoted:
         return None
-    current = _active_of(versions, active)
-    late = current is not None and newest.is_trained and not current.is_trained  # a cold start ended after a training
-    return newest.name if active is None or late or active.changed_at < newest.created_at else None
+    if active is not None and newest.name in (active.version, *active.history, *active.left):
+        return None
+    if active is not None and active.reason == f"rolled back from {newest.name}":
+        return None  # by a release that did not keep what was left
+    return newest.name
 
 
 def _stale_start(here: Context, versions: list[Version], active: ActivePointer | None) -> bool:

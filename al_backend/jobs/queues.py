@@ -7,6 +7,8 @@ from enum import Enum
 from typing import Any, NoReturn
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from rq import Queue
 from rq.serializers import DefaultSerializer, JSONSerializer
 
@@ -19,7 +21,8 @@ __all__ = ["EmbeddedRedis", "QueueName", "Queues", "connect", "connect_to", "pin
 
 logger = logging.getLogger(__name__)
 
-_ANSWER_TIMEOUT = 120.0  # longer than the longest blocking read, the wait of /predict for its worker
+_ANSWER_TIMEOUT = 120.0  # of the workers, who can wait for a Redis that is busy
+_FIRST_ANSWER = 5.0
 _JOB_TIMEOUT = 3600  # RQ's own default of 180 s would cut a ranking short
 
 
@@ -53,6 +56,25 @@ class Queues:
     def __init__(self, connection: redis.Redis) -> None:
         """Nothing is asked of Redis yet."""
         self.connection = connection
+        self._impatient: dict[float, Queues] = {}
+
+    def within(self, seconds: float) -> Queues:
+        """The same queues over connections on which every answer has to come within so many seconds.
+
+        For everybody for whom a person or Label Studio waits: a Redis that hangs would hold them for minutes. A
+        connection that broke is made anew once; who got no answer in time is not asked again.
+        """
+        known = self._impatient.get(seconds)
+        if known is None:
+            pool = self.connection.connection_pool
+            options = pool.connection_kwargs | {
+                "socket_timeout": seconds,
+                "socket_connect_timeout": seconds,
+                "retry": Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+            }
+            impatient = redis.ConnectionPool(connection_class=pool.connection_class, **options)
+            known = self._impatient.setdefault(seconds, Queues(redis.Redis(connection_pool=impatient)))
+        return known
 
     def queue(self, name: QueueName) -> Queue:
         """The queue of that name."""
@@ -84,7 +106,8 @@ def connect_to(url: str) -> Queues:
         connection = redis.Redis.from_url(
             url, socket_connect_timeout=2, socket_timeout=_ANSWER_TIMEOUT, health_check_interval=30
         )
-        connection.ping()
+        queues = Queues(connection)
+        queues.within(_FIRST_ANSWER).connection.ping()
     except ValueError:
         # The reason quotes parts of an address that cannot be taken apart, and they may be of the password.
         raise ConfigError(f"REDIS_URL is {masked_url(url)!r}, expected redis://host:6379/0 or the like.") from None
@@ -92,7 +115,7 @@ def connect_to(url: str) -> Queues:
         raise ConfigError(
             f"Redis at {masked_url(url)} does not answer ({masked(str(error))}). Start it, or correct REDIS_URL."
         ) from error
-    return Queues(connection)
+    return queues
 
 
 def ping(queues: Queues) -> bool:

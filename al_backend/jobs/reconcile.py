@@ -10,10 +10,10 @@ import logging
 from functools import lru_cache
 
 from al_backend import cycle, metrics
-from al_backend.errors import RegistryError
+from al_backend.errors import ProjectGone, RegistryError
 from al_backend.jobs import telemetry
 from al_backend.jobs.cancel import note_labels
-from al_backend.jobs.client import error_key, look_later, pending_key
+from al_backend.jobs.client import error_key, gone_key, last_error, look_later, pending_key
 from al_backend.jobs.context import Context, job_running
 from al_backend.jobs.documents import now
 from al_backend.jobs.liveness import remembers
@@ -24,6 +24,8 @@ from al_backend.jobs.perform import perform
 from al_backend.jobs.pool_memory import PoolMemory
 
 logger = logging.getLogger(__name__)
+
+_GONE_LOOK = 3600  # seconds
 
 
 def reconcile(project_id: int, reason: str) -> list[str]:
@@ -39,16 +41,31 @@ def reconcile(project_id: int, reason: str) -> list[str]:
         with exclusive(connection, f"al:lock:reconcile:{project_id}", patience=300):
             try:
                 started = _reconcile(here, project_id)
+            except ProjectGone as error:
+                _note_gone(here, project_id, str(error))
+                return []
             except Exception as error:
                 connection.set(error_key(project_id), f"{type(error).__name__}: {error}", ex=3600)
                 raise
-            connection.delete(error_key(project_id))
+            connection.delete(error_key(project_id), gone_key(project_id))
     if started:
         logger.info("Project %d (%s): %s", project_id, reason, ", ".join(started))
     return started
 
 
+def _note_gone(here: Context, project_id: int, sentence: str) -> None:
+    """Warn once, and let the clock ask less often; an event or a person is heard at once."""
+    connection = here.queues.connection
+    if last_error(here.queues, project_id) != sentence:
+        logger.warning("%s", sentence)
+    connection.set(gone_key(project_id), "1", ex=_GONE_LOOK)
+    connection.set(error_key(project_id), sentence, ex=2 * _GONE_LOOK)
+
+
 def _reconcile(here: Context, project_id: int) -> list[str]:
+    if here.registry.project(project_id) is None:
+        logger.info("Project %d is not connected any more; nothing is looked at", project_id)
+        return []
     labels, pools = _memory()
     seen = observe(here, labels, pools, project_id)
     if seen.config.skip:

@@ -20,7 +20,7 @@ import redis
 
 from al_backend.child_process import leave_with_parent
 from al_backend.errors import BackendError, ConfigError
-from al_backend.jobs.client import enqueue_due_looks, enqueue_reconcile
+from al_backend.jobs.client import enqueue_due_looks, enqueue_regular_look
 from al_backend.jobs.context import INTERLUDE, Context
 from al_backend.jobs.liveness import living_worker, remembers
 from al_backend.jobs.load import telling_load
@@ -109,7 +109,7 @@ def _look_regularly(here: Context, stop: threading.Event) -> None:
             if time.monotonic() >= due:
                 due = time.monotonic() + here.settings.reconcile_every
                 for project_id in here.registry.projects():
-                    enqueue_reconcile(here.queues, project_id, "regular look")
+                    enqueue_regular_look(here.queues, project_id)
         except (redis.RedisError, BackendError, OSError) as error:
             logger.warning("The regular look is left out this time: %s", error)
 

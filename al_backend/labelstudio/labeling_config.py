@@ -106,11 +106,13 @@ def _read_pair(control: ET.Element, images: Mapping[str | None, ET.Element]) -> 
     data_key = images[target].get("value") or ""
     if not data_key.startswith("$") or len(data_key) < 2:
         raise LabelConfigError(f'<Image name="{target}"> has value="{data_key}", expected one such as value="$image"')
-    children = [(tag, (tag.get("alias") or tag.get("value") or "").strip()) for tag in control.iter("Label")]
-    labels = tuple(dict.fromkeys(label for _, label in children if label))
+    # With its spaces: Label Studio stores "Fish " in the regions, and drops predictions that say "Fish".
+    children = [(tag, tag.get("alias") or tag.get("value") or "") for tag in control.iter("Label")]
+    children = [(tag, label) for tag, label in children if label.strip()]
+    labels = tuple(dict.fromkeys(label for _, label in children))
     if not labels or (control.get("value") or "").startswith("$"):
         raise LabelConfigError(f'<RectangleLabels name="{name}"> has no fixed <Label value=".."/> children')
-    predicted = {label: _names(tag.get("predicted_values")) for tag, label in children if label}
+    predicted = {label: _names(tag.get("predicted_values")) for tag, label in children}
     return LabelingConfig(
         from_name=name,
         to_name=target,

@@ -19,6 +19,7 @@ _LONG_SECONDS = 300.0
 _CELL_LENGTH = 490  # Label Studio's limit is 500, before it takes quotes out
 
 _OPEN = {"filter": "filter:tasks:completed_at", "operator": "empty", "type": "Datetime", "value": True}
+_COMPLETED = _OPEN | {"value": False}
 _UPDATED = "filter:tasks:updated_at"
 _LABELLED = {"filter": "filter:tasks:total_annotations", "operator": "greater", "type": "Number", "value": 0}
 
@@ -66,7 +67,7 @@ class Reading(Transport):
 
         Returns:
             The touched tasks of the pool; the ids of those that are not, or no longer, in it; the last touch seen,
-            `since` without any.
+            `since` without any. Each touched task is read once, and only those of the pool with their data.
         """
         touched = [{"filter": _UPDATED, "operator": "greater", "type": "Datetime", "value": since}] if since else []
         rows = list(self._tasks(project_id, "id,data,updated_at", [_OPEN, *touched]))
@@ -74,9 +75,10 @@ class Reading(Transport):
         stamps = [str(row["updated_at"]) for row in rows]
         others: set[int] = set()
         if since:
-            every = list(self._tasks(project_id, "id,updated_at", touched))
-            stamps += [str(row["updated_at"]) for row in every]
-            others = {int(row["id"]) for row in every} - {task.id for task in pool}
+            completed = list(self._tasks(project_id, "id,updated_at", [_COMPLETED, *touched]))
+            stamps += [str(row["updated_at"]) for row in completed]
+            others = {int(row["id"]) for row in completed}
+            pool = [task for task in pool if task.id not in others]  # completed between the two requests
         return pool, others, max(stamps, default=since)
 
     def task_ids(self, project_id: int, *, first: int = 0, last: int | None = None) -> set[int]:
@@ -143,7 +145,26 @@ class Reading(Transport):
             model_version: exact name.
             several: only of tasks that hold more than one prediction.
         """
-        filters = [_contains(model_version), *([_number("total_predictions", "greater", 1)] if several else [])]
+        yield from self._predictions_of(
+            project_id, model_version, [_number("total_predictions", "greater", 1)] if several else []
+        )
+
+    def misscored_predictions(self, project_id: int, model_version: str) -> Iterator[list[PredictionRow]]:
+        """Of tasks whose one prediction of the model version that the project shows has no score in [0, 1].
+
+        A task with two of them has the mean of their scores here: for such tasks ask `predictions_of` for `several`.
+
+        Args:
+            project_id: the project.
+            model_version: the one that the project shows; of another one Label Studio cannot be asked this.
+        """
+        for operator, value in (("empty", True), ("less", 0), ("greater", 1)):
+            yield from self._predictions_of(project_id, model_version, [_number("predictions_score", operator, value)])
+
+    def _predictions_of(
+        self, project_id: int, model_version: str, more: Sequence[dict[str, Any]]
+    ) -> Iterator[list[PredictionRow]]:
+        filters = [_contains(model_version), *more]
         # Label Studio gives predictions only with all fields, of which these two are then asked for.
         for page in self._pages(project_id, "id,predictions", filters, size=_PREDICTION_PAGE, more={"fields": "all"}):
             rows = [_prediction({**row, "task": task["id"]}) for task in page for row in task.get("predictions") or ()]

@@ -123,6 +123,7 @@ class ActivePointer(_Record):
         version: the active one.
         previous: the one that a rollback would make active; always the last of `history`.
         history: versions that were active before this one, oldest first, at most 50.
+        left: versions that were active and that no rollback goes to, at most 50: rolled back from, or the cold start's.
         changed_at: when the pointer moved.
         reason: why, one sentence for people.
     """
@@ -130,6 +131,7 @@ class ActivePointer(_Record):
     version: str
     previous: str | None = None
     history: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
     changed_at: UtcDatetime
     reason: str
 

@@ -109,6 +109,11 @@ class Registry(RetentionShelf, RankingShelf):
         """Stop serving a project. Its versions, rankings and documents stay."""
         self._storage.remove(f"{project_folder(project)}/project.json")
 
+    def delete_project(self, project: int) -> None:
+        """Remove a project with its versions, rankings and documents, for good; nobody may be working on it."""
+        self.forget_project(project)  # first, so that nobody begins while the rest goes
+        self._storage.remove(project_folder(project))
+
     def read_document(self, project: int, name: str) -> dict[str, Any] | None:
         """A small JSON document of a project; None when there is none of that name."""
         path = self._document(project, name)

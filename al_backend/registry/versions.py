@@ -207,8 +207,9 @@ class VersionShelf(Shelf):
                 return current
             manifest = self._manifest(project, current.version)
             if manifest is not None and not manifest.version.is_trained:
-                return _pointer(name, current.history, reason)  # nobody wants to go back to before the first training
-            return _pointer(name, (*current.history, current.version), reason)
+                # Nobody wants to go back to before the first training.
+                return _pointer(name, current.history, reason, current, leaves=True)
+            return _pointer(name, (*current.history, current.version), reason, current)
 
         return self._move(project, moved)
 
@@ -227,7 +228,8 @@ class VersionShelf(Shelf):
                 name = history.pop()
                 if self._is_usable(project, name):
                     self._hold(project, name)
-                    return _pointer(name, tuple(history), f"rolled back from {current.version}")
+                    reason = f"rolled back from {current.version}"
+                    return _pointer(name, tuple(history), reason, current, leaves=True)
             raise VersionNotFound(
                 f"Project {project} has no version to go back to: {current.version} is the first that was active, or "
                 f"those before it were removed. {self._those_that_exist(project)}"
@@ -340,10 +342,15 @@ def _require_weights(version: Version) -> None:
         )
 
 
-def _pointer(name: str, history: tuple[str, ...], reason: str) -> ActivePointer:
+def _pointer(
+    name: str, history: tuple[str, ...], reason: str, current: ActivePointer | None = None, *, leaves: bool = False
+) -> ActivePointer:
+    """The pointer after `current`; `leaves` when no rollback may go to that one's version."""
     kept = history[-HISTORY:]
     previous = kept[-1] if kept else None
-    return ActivePointer(version=name, previous=previous, history=kept, changed_at=utc_now(), reason=reason)
+    left = () if current is None else (*current.left, *((current.version,) if leaves else ()))
+    left = tuple(dict.fromkeys(each for each in left if each != name))[-HISTORY:]
+    return ActivePointer(version=name, previous=previous, history=kept, left=left, changed_at=utc_now(), reason=reason)
 
 
 def _fingerprint(path: Path) -> _File:

@@ -109,8 +109,9 @@ class Store:
         conditions, values = ["project = ?"], [project]
         for item in query.get("filters", {}).get("items", ()):
             name = item["filter"].removeprefix("filter:tasks:")
-            conditions.append(_CONDITIONS[name, item["operator"]])
             value = item["value"]
+            condition = _CONDITIONS[name, item["operator"]]
+            conditions.append(f"not ({condition})" if item["operator"] == "empty" and not value else condition)
             if name == "updated_at":
                 datetime.strptime(value, _STAMP)  # another form is an error 500 there
             if item["operator"] != "empty":

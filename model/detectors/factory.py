@@ -12,17 +12,18 @@ from model.detectors.base import Detector
 from model.detectors.base_files import TORCHVISION_FILES, base_file
 from model.detectors.weights import WEIGHTS_NAME, read_description
 from model.errors import WeightsRefused
+from model.names import TORCHVISION, ULTRALYTICS_SUFFIXES, YOLO, architectures, is_detector
 
-YOLO = ("yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x")
-SSD = ("ssd300_vgg16", "ssdlite320_mobilenet_v3_large")
-FASTER_RCNN = ("fasterrcnn_resnet50_fpn_v2", "fasterrcnn_mobilenet_v3_large_fpn")
-TORCHVISION = SSD + FASTER_RCNN
-ULTRALYTICS_SUFFIXES = (".pt", ".yaml", ".yml")
-
-
-def architectures() -> tuple[str, ...]:
-    """Names that `create` knows; it also takes the path of an Ultralytics `.yaml` or `.pt` file."""
-    return YOLO + TORCHVISION
+__all__ = [
+    "TORCHVISION",
+    "ULTRALYTICS_SUFFIXES",
+    "YOLO",
+    "architectures",
+    "create",
+    "find_base",
+    "load",
+    "resolve_device",
+]
 
 
 def resolve_device(name: str) -> str:
@@ -72,7 +73,7 @@ def create(
     """
     if classes is not None and len(set(classes)) != len(classes):
         raise ValueError(f"class names must be unique, found {tuple(classes)}")
-    if architecture not in architectures() and not architecture.endswith(ULTRALYTICS_SUFFIXES):
+    if not is_detector(architecture):
         raise ValueError(
             f"unknown architecture {architecture!r}; expected one of {', '.join(architectures())}, or the path of an "
             "Ultralytics .yaml or .pt file"

@@ -88,7 +88,7 @@ def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path, port: int) 
     with socket.socket() as other:
         other.bind(("127.0.0.1", port))
         other.listen()
-        with pytest.raises(ConfigError, match="--port"):
+        with pytest.raises(ConfigError, match="set PORT to another, for the other commands too"):
             run_everything(load_settings(port=port, data_dir=tmp_path, redis_url=None))
     assert not (tmp_path / "redis").exists()
 

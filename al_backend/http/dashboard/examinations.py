@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from typing import Any
 
 from al_backend.doctor import examine
-from al_backend.errors import BackendError
+from al_backend.errors import BackendError, RegistryError
 from al_backend.jobs.documents import now
+from al_backend.masking import masked
 from al_backend.registry import Registry
 from al_backend.settings import Settings
 
@@ -42,20 +44,26 @@ class Examinations:
 
     def _examine(self, registry: Registry, project_id: int) -> None:
         started, began = now(), time.monotonic()
+        findings: list[dict[str, Any]] = []
+        problem = None
         try:
             findings = [finding.as_dict() for finding in examine(self._settings, project_id)]
-            document = {
-                "at": started.isoformat(),
-                "seconds": round(time.monotonic() - began, 1),
-                "findings": findings,
-                "error": None,
-            }
-            registry.write_document(project_id, DOCTOR, document)
         except BackendError as error:
             logger.warning("The doctor could not examine project %d: %s", project_id, error)
-            registry.write_document(
-                project_id, DOCTOR, {"at": started.isoformat(), "seconds": 0, "findings": [], "error": str(error)}
-            )
+            problem = str(error)
+        except Exception as error:  # the thread ends here, and who pressed the button waits for its words
+            logger.exception("The doctor failed at project %d", project_id)
+            problem = masked(f"Unexpected {type(error).__name__}: {error}. The web server's log has the details.")
+        document = {
+            "at": started.isoformat(),
+            "seconds": round(time.monotonic() - began, 1),
+            "findings": findings,
+            "error": problem,
+        }
+        try:
+            registry.write_document(project_id, DOCTOR, document)
+        except RegistryError as error:
+            logger.warning("What the doctor found at project %d is not kept: %s", project_id, error)
         finally:
             with self._guard:
                 self._running.discard(project_id)

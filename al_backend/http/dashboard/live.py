@@ -17,9 +17,6 @@ from al_backend.jobs.load import loads
 from al_backend.jobs.log_tail import log_tail
 from al_backend.jobs.queues import QueueName, Queues
 
-_TIMEOUT = 2.0
-"""Seconds that a page waits for Redis; `/predict` waits longer, over a connection of its own."""
-
 _TITLES = {
     "train": "Training",
     "cold_start": "Preparing the first order",
@@ -107,7 +104,7 @@ class Live:
 
 
 def look(here: Services, projects: tuple[int, ...] = (), *, log_lines: int = 0) -> Live:
-    """Ask Redis, for a few seconds at most.
+    """Ask Redis; it answers soon or is not waited for.
 
     Args:
         here: of the process.
@@ -115,28 +112,9 @@ def look(here: Services, projects: tuple[int, ...] = (), *, log_lines: int = 0) 
         log_lines: last lines of each job that keeps some.
     """
     try:
-        with _impatient(here.queues) as queues:
-            return _look(here, queues, projects, log_lines)
+        return _look(here, here.queues, projects, log_lines)
     except (BackendError, redis.RedisError) as error:
         return Live(trouble=f"Nobody knows what runs: {str(error) or type(error).__name__}")
-
-
-class _impatient:
-    """The queues over a connection that gives up soon."""
-
-    def __init__(self, queues: Queues) -> None:
-        pool = queues.connection.connection_pool
-        options = {**pool.connection_kwargs, "socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT}
-        self._connection = redis.Redis(
-            connection_pool=redis.ConnectionPool(connection_class=pool.connection_class, **options)
-        )
-
-    def __enter__(self) -> Queues:
-        return Queues(self._connection)
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
-        self._connection.connection_pool.disconnect()
 
 
 def _look(here: Services, queues: Queues, projects: tuple[int, ...], log_lines: int) -> Live:
@@ -173,8 +151,7 @@ def _look(here: Services, queues: Queues, projects: tuple[int, ...], log_lines: 
 def training_log(here: Services, project_id: int, lines: int = 60) -> list[str]:
     """The last lines of a project's training, also of one that has ended; empty when nobody knows any."""
     try:
-        with _impatient(here.queues) as queues:
-            return log_tail(queues, job_name("train", project_id), lines)
+        return log_tail(here.queues, job_name("train", project_id), lines)
     except (BackendError, redis.RedisError):
         return []
 

@@ -21,14 +21,14 @@ from al_backend.doctor import Finding, Level
 from al_backend.errors import BackendError
 from al_backend.jobs.client import request_training
 from al_backend.jobs.embedded_redis import EmbeddedRedis
-from al_backend.jobs.queues import Queues
+from al_backend.jobs.queues import QueueName, Queues
 from al_backend.registry import GateVerdict, Registry, Version
 from tests.al_backend.sample_version import sample_version
 
 MOMENT = datetime(2026, 3, 1, 12, 30, tzinfo=timezone.utc)
 # Fixed: people script against these names.
 COMMANDS = ["up", "serve", "worker", "connect", "train", "rank", "status", "versions", "promote", "rollback"]
-COMMANDS += ["cancel", "doctor", "simulate", "demo"]
+COMMANDS += ["cancel", "disconnect", "doctor", "simulate", "demo"]
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +118,7 @@ def test_a_malformed_setting_exits_2_and_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("AL_BUDGET", "many")
     result = run("versions", "3")
     assert result.exit_code == 2
-    assert "budget" in result.stderr
+    assert "AL_BUDGET: " in result.stderr
     assert result.stdout == ""
     monkeypatch.delenv("AL_BUDGET")
     result = run("--log-level", "LOUD", "versions", "3", "--json")
@@ -370,3 +370,40 @@ def test_cancel_says_what_it_stopped_and_that_nothing_ran(
     assert "does not start" in run("cancel", "3").stdout
     document = json.loads(run("cancel", "3", "--json").stdout)
     assert document == {"project": 3, "training": None, "ranking": None, "removed_jobs": 0}
+
+
+@pytest.mark.redis
+def test_disconnect_takes_out_what_it_reaches_and_says_what_stays(
+    registry: Registry, queues: Queues, redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("REDIS_URL", redis_server.start().url)
+    monkeypatch.delenv("LABEL_STUDIO_API_KEY", raising=False)
+    registry.register_project(3, label_config="<View/>", overrides={})
+    registry.register_project(4, label_config="<View/>", overrides={})
+    add_version(registry, "yolov5n-v1-aaaaaa", 1, folder=tmp_path)
+    request_training(registry, queues, 3)
+    request_training(registry, queues, 4)
+
+    said = run("disconnect", "3")
+    assert said.exit_code == 0, said.stderr
+    for words in (
+        "Project 3 is not connected to this backend any more",
+        "took the project out of the registry, cancelled the training",
+        "kept: 1 versions",
+        "warning: without LABEL_STUDIO_API_KEY",
+    ):
+        assert words in said.stdout, words
+    assert registry.projects() == [4]
+    assert [job.meta["project"] for job in queues.queue(QueueName.RECONCILE).get_jobs()] == [4]
+
+    again = json.loads(run("disconnect", "3", "--json").stdout)
+    assert again["changes"] == []
+    assert again["kept"] == ["yolov5n-v1-aaaaaa"]
+    assert "nothing, it was not connected" in run("disconnect", "3").stdout
+
+    gone = json.loads(run("disconnect", "3", "--delete-versions", "--json").stdout)
+    assert gone["changes"] == ["deleted 1 versions with their rankings and history"]
+    assert registry.all_versions(3) == []
+    assert registry.read_document(3, "train_request") is None
+    assert json.loads(run("disconnect", "3", "--delete-versions", "--json").stdout)["changes"] == []
+    assert registry.projects() == [4]

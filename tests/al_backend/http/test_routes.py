@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -128,6 +130,39 @@ def test_redis_that_dies_is_a_503_before_label_studio_gives_up(
     assert answer.json is not None
     assert "Redis does not answer" in answer.json["error"]
     with dying.start():
+        assert client.post("/webhook", json=body).status_code == 200
+
+
+@pytest.mark.redis
+def test_redis_that_hangs_holds_no_thread(
+    settings: Settings, registry: Registry, connected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a disk that stalls or a network that swallows packets: it takes requests and never answers."""
+    body = {"action": "TASKS_CREATED", "project": connected}
+    predict = {"tasks": [{"id": 1, "data": {"image": "a.jpg"}}], "project": f"{connected}.1"}
+    with EmbeddedRedis(tmp_path / "hanging") as hanging:
+        there = settings.model_copy(update={"redis_url": hanging.url})
+        client = create_app(there, registry=registry).test_client()
+        assert client.post("/webhook", json=body).status_code == 200
+        assert hanging.pid is not None
+        os.kill(hanging.pid, signal.SIGSTOP)
+        try:
+            for path, sent in (("/webhook", body), ("/predict", predict), ("/ready", None)):
+                started = time.monotonic()
+                answer = client.get(path) if sent is None else client.post(path, json=sent)
+                assert time.monotonic() - started < 2.0, path
+                assert answer.status_code == 503, path
+                assert "Redis does not answer" in (answer.json or {})["error"]
+            started = time.monotonic()
+            assert client.get("/health").status_code == 200
+            assert time.monotonic() - started < 0.5
+            monkeypatch.setattr("al_backend.jobs.queues._FIRST_ANSWER", 1.0)
+            # A web server that is started now must not hang at its first question either.
+            started = time.monotonic()
+            assert create_app(there, registry=registry).test_client().post("/webhook", json=body).status_code == 503
+            assert time.monotonic() - started < 2.0
+        finally:
+            os.kill(hanging.pid, signal.SIGCONT)
         assert client.post("/webhook", json=body).status_code == 200
 
 

@@ -295,7 +295,7 @@ def test_settings_that_no_strategy_takes_are_refused_before_anything_is_measured
     assert ranking.strategy["huale_weights"] == [1.0, -1.0, 0.0, 0.5]
     here.registry.delete_ranking(PROJECT, ranking.id)
     with pytest.raises(ValueError, match="strategy is 'bald', expected one of: al_vae, cald"):
-        step(here, LearningSettings(strategy="bald"))
+        step(here, LearningSettings().model_copy(update={"strategy": "bald"}))
     with pytest.raises(ValueError, match="not all 0"):
         step(here, LearningSettings(strategy="huale", huale_weights=(0, 0, 0, 0)))
     assert here.registry.rankings(PROJECT) == []

@@ -264,7 +264,7 @@ def begin_training(queues: Queues, *, started_at: datetime) -> None:
     ensure_job(queues, QueueName.TRAIN, "train-7", "al_backend.jobs.training.train", 7, False, timeout=60)
     queues.queue(QueueName.TRAIN).remove("train-7")
     job = Job.fetch("train-7", connection=queues.connection, serializer=queues.serializer)
-    job.started_at = started_at
+    job.meta["began_at"] = started_at.isoformat()
     job.save()
     job.set_status(JobStatus.STARTED)
 

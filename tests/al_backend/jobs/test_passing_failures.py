@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from al_backend.settings import LearningSettings, load_settings
 from model.detectors.base import View
 from tests.al_backend.jobs.test_candidates import (
     CONFIG,
+    NOON,
     PROJECT,
     MadeUpInference,
     MadeUpLabelStudio,
@@ -136,9 +139,6 @@ def test_a_version_whose_training_was_killed_before_it_was_promoted_becomes_acti
     pointer = here.registry.active(PROJECT)
     assert pointer is not None
     assert pointer.version == "v1"
-    assert read_state(here, PROJECT).unpromoted is None, "a pointer that moved later was moved by somebody"
-
-    (tmp_path / "registry" / "projects" / str(PROJECT) / "active.json").unlink()
     assert read_state(here, PROJECT).unpromoted == "v2"
     (action,) = step(here, SETTINGS)
     assert action == cycle.Promote("v2")
@@ -147,6 +147,32 @@ def test_a_version_whose_training_was_killed_before_it_was_promoted_becomes_acti
     assert pointer.version == "v2"
     assert read_state(here, PROJECT).unpromoted is None
     run_jobs(here)
+
+
+@pytest.mark.parametrize("late", [timedelta(hours=-3), timedelta(hours=3)])
+def test_a_rollback_stays_whatever_the_clocks_of_the_machines_say(
+    here: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: timedelta
+) -> None:
+    monkeypatch.setattr("al_backend.registry.versions.utc_now", lambda: NOON + late)  # versions are of NOON
+    for name in ("v2", "v3"):
+        add_version(here, name, weights(tmp_path))
+    for expected in ("v2", "v1"):
+        assert here.registry.rollback(PROJECT).version == expected
+        assert read_state(here, PROJECT).unpromoted is None
+    here.registry.promote(PROJECT, "v3", reason="by hand")
+    assert read_state(here, PROJECT).unpromoted is None
+    here.registry.rollback(PROJECT)
+    assert read_state(here, PROJECT).unpromoted is None
+
+
+def test_a_rollback_of_a_former_release_stays(here: Context, tmp_path: Path) -> None:
+    add_version(here, "v2", weights(tmp_path))
+    here.registry.rollback(PROJECT)
+    file = tmp_path / "registry" / "projects" / str(PROJECT) / "active.json"
+    document = json.loads(file.read_text())
+    assert document.pop("left") == ["v2"]
+    file.write_text(json.dumps(document))
+    assert read_state(here, PROJECT).unpromoted is None
 
 
 def test_patience_ends_and_begins_anew_when_redis_is_emptied(queues: Queues, monkeypatch: pytest.MonkeyPatch) -> None:

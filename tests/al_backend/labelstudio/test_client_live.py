@@ -214,6 +214,19 @@ def test_import_and_read_back(client: LabelStudio, project: Project, tasks: list
     assert [row.task for row in client.predictions(project.id, task_id=tasks[3])] == [tasks[3]]
 
 
+def test_predictions_without_a_proper_score_are_found_without_reading_the_others(
+    client: LabelStudio, project: Project, tasks: list[int]
+) -> None:
+    client.import_predictions(project.id, [item(task, 0.5) for task in tasks[:8]])
+    wrong = dict(zip(tasks[8:], (None, 7.5, -0.25, 0.0), strict=True))
+    for task, score in wrong.items():
+        body = {"task": task, "result": [], "score": score, "model_version": "v1"}
+        client.request("POST", "/api/predictions/", body=body)
+    client.publish_model_version(project.id, "v1")
+    rows = [row for page in client.misscored_predictions(project.id, "v1") for row in page]
+    assert {row.task: row.score for row in rows} == {task: wrong[task] for task in tasks[8:11]}
+
+
 def test_a_repeated_import_stores_nothing_twice(client: LabelStudio, project: Project, tasks: list[int]) -> None:
     client.import_predictions(project.id, [item(task, 0.5, "v10") for task in tasks])
     client.import_predictions(project.id, [item(task, 0.5) for task in tasks[:7]])

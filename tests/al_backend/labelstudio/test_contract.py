@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -169,7 +170,7 @@ def test_a_remembered_pool_is_the_pool(
 
     # What is remembered wrongly is noticed by counting.
     memory._pools[project].tasks.pop(tasks[5])
-    memory._pools[project].stamp = "2999-01-01T00:00:00.000000Z"
+    memory._pools[project].ahead = datetime(2999, 1, 1, tzinfo=timezone.utc)
     assert pool() == [*tasks[1:], new]
     assert asked.count("") == 2
 

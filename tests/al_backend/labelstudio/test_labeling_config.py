@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from al_backend.errors import LabelConfigError
+from al_backend.labelstudio.codec import from_annotation
 from al_backend.labelstudio.labeling_config import parse_labeling_config
 
 IMAGE = '<Image name="image" value="$picture"/>'
@@ -45,6 +46,17 @@ def test_a_label_of_that_name_wins_over_predicted_values() -> None:
 def test_nested_repeated_and_aliased_labels() -> None:
     children = '<View><Label value="a"/></View><Label value="a"/><Label value="Long name" alias="b"/><Label value=" "/>'
     assert parse_labeling_config(f"<View>{IMAGE}{rectangles(children)}</View>").labels == ("a", "b")
+
+
+def test_a_label_keeps_the_spaces_with_which_label_studio_stores_it() -> None:
+    children = """<Label value="Fish "/><Label value="Fish"/><Label value=" Red  crab" alias="rc "/>
+        <Label value="a\tb"/><Label alias="" value=" eel"/><Label value=""/><Label/>"""
+    config = parse_labeling_config(f"<View>{IMAGE}{rectangles(children)}</View>")
+    # What label_studio_sdk's parse_config makes of it, with which Label Studio checks predictions.
+    assert config.labels == ("Fish ", "Fish", "rc ", "a b", " eel")
+    value = {"x": 10, "y": 10, "width": 10, "height": 10, "rectanglelabels": ["Fish "]}
+    region = {"type": "rectanglelabels", "from_name": "box", "value": value}
+    assert from_annotation([region], config, (100, 100)) == ([("Fish ", (10.0, 10.0, 20.0, 20.0))], [])
 
 
 def test_a_control_that_asks_for_predictions_is_preferred_to_a_skipped_one() -> None:

@@ -104,6 +104,23 @@ def test_the_doctor_looks_and_his_words_are_kept(client: FlaskClient, seeded: Se
     assert re.search(r"\d errors?<", overview)
 
 
+def test_a_doctor_who_breaks_down_says_so(
+    client: FlaskClient, seeded: Seeded, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("created_at")
+
+    monkeypatch.setattr("al_backend.http.dashboard.examinations.examine", broken)
+    act(client, "examine")
+    deadline = time.monotonic() + 10
+    while registry.read_document(5, "doctor") is None:
+        assert time.monotonic() < deadline, "the doctor did not come back"
+        time.sleep(0.01)
+    page = client.get("/dashboard/projects/5/health").get_data(as_text=True)
+    assert "Unexpected KeyError: &#39;created_at&#39;" in page
+    assert "could not look" in client.get("/dashboard").get_data(as_text=True)
+
+
 @pytest.mark.parametrize(
     ("action", "query", "status"),
     [("promote", "?version=gone", 404), ("promote", "", 404), ("explode", "", 404), ("promote", "?version=../x", 404)],
