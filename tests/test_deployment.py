@@ -18,7 +18,7 @@ from al_backend.cli import app
 from al_backend.jobs.queues import QueueName
 from al_backend.labelstudio.labeling_config import parse_labeling_config
 from al_backend.processes import queue_names
-from al_backend.settings import LearningSettings, Settings
+from al_backend.settings import LearningSettings, Settings, load_settings
 from al_backend.settings_table import settings_page, variables
 from tests.compose_services import compose, image_environment
 
@@ -175,6 +175,32 @@ def test_variables_of_the_compose_file_have_defaults() -> None:
     assert filled["web"]["environment"]["LABEL_STUDIO_URL"] == "http://ls.test"
     assert compose({})["services"]["web"]["environment"]["MODEL_DIR"] == "/data/models"
     assert "${" not in yaml.safe_dump(compose({}))
+
+
+def test_the_example_of_env_holds_what_somebody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / ".env.example").read_text(encoding="utf-8")
+    example = dict(line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#"))
+    of_compose = set(re.findall(r"\$\{([A-Z_]+)", (ROOT / "docker-compose.yml").read_text(encoding="utf-8")))
+    assert {"LABEL_STUDIO_USERNAME", "LABEL_STUDIO_PASSWORD", "BASIC_AUTH_PASS"} <= set(example)
+    assert set(example) <= of_compose | _known_variables()
+    assert not [value for value in example.values() if "'" in value or '"' in value], "docker --env-file keeps quotes"
+    for part in text.split("\n\n"):
+        assert part.startswith("# "), f"what is this for? {part}"
+
+    label_studio = compose(example | {"LABEL_STUDIO_API_KEY": "0a" * 20})["services"]["label-studio"]["environment"]
+    assert label_studio["LABEL_STUDIO_USERNAME"] == example["LABEL_STUDIO_USERNAME"]
+    assert label_studio["LABEL_STUDIO_USER_TOKEN"] == "0a" * 20
+
+    for name, value in example.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert settings.label_studio_public_url == "http://localhost:8080"
+    assert settings.own_url == "http://backend.internal:9090", "a name with a dot, for webhooks"
+    assert not settings.auth_required, "lines that are not filled in are as if they were not there"
+
+
+def test_the_file_with_passwords_is_never_committed() -> None:
+    assert ".env" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
 
 
 def test_requirements_hold_what_the_project_asks_for() -> None:

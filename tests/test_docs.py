@@ -52,7 +52,9 @@ LABEL_STUDIO_VARIABLES = {
     "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT",
 }
 FOLDERS = ("al_backend", "benchmarks", "deploy", "docs", "examples", "model", "tests")
-TOP_FILES = re.compile(r"(?:README\.md|LICENSE|Makefile|Dockerfile|pyproject\.toml|\.ci/run|docker-compose[\w.]*\.yml)")
+TOP_FILES = re.compile(
+    r"(?:README\.md|LICENSE|Makefile|Dockerfile|pyproject\.toml|\.ci/run|\.env\.example|docker-compose[\w.]*\.yml)"
+)
 
 
 # The references are complete
