@@ -57,7 +57,8 @@ class RankingState:
     Attributes:
         id: of the ranking, which is also the model version under which it is published.
         created_at: when the pool was listed.
-        missing: shards that should be enqueued: of the next unfinished ones, those neither waiting nor being worked on.
+        missing: shards that should be enqueued: of the next unfinished ones, those neither waiting nor being worked on,
+            nor put off because they failed a moment ago.
         unfinished: number of shards without a result.
         published: whether Label Studio serves this ranking.
         unranked: tasks that the ranking left out on purpose (`pool_size`).

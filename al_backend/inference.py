@@ -35,18 +35,20 @@ _WARM_DETECTORS = 4
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one task: detections per view, or the reason why there are none, which may be a passing one."""
+    """What became of one task: detections per view, or the reason why there are none; see `ImageUnavailable`."""
 
     task_id: int
     detections: Mapping[View, Detections] | None
     error: str | None = None
     passing: bool = False
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Missing:
     reason: str
     passing: bool = False
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class Inference:
             predicted = iter(detector.predict(readable, views, min_score=min_score) if readable else ())
             for task, image in decoded:
                 if isinstance(image, _Missing):
-                    yield Outcome(task, None, image.reason, image.passing)
+                    yield Outcome(task, None, image.reason, image.passing, image.lost)
                 else:
                     yield Outcome(task, next(predicted))
 
@@ -147,7 +149,7 @@ def image_value(data: Mapping[str, Any], config: LabelingConfig) -> str | None:
 
 def _measured(task_id: int, file: Path | ImageUnavailable | _Missing) -> _Found:
     if isinstance(file, ImageUnavailable):
-        return _Found(task_id, _Missing(str(file), file.passing))
+        return _Found(task_id, _Missing(str(file), file.passing, file.lost))
     if isinstance(file, _Missing):
         return _Found(task_id, file)
     try:

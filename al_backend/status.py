@@ -23,6 +23,7 @@ from al_backend.jobs.failures import last_failures
 from al_backend.jobs.observe import trained_on
 from al_backend.jobs.queues import QueueName, Queues
 from al_backend.jobs.strategies import shortfall
+from al_backend.jobs.tries import in_vain
 from al_backend.labelstudio.client import LabelStudio, Project
 from al_backend.labelstudio.codec import choose_annotation, label_digest
 from al_backend.labelstudio.labeling_config import parse_labeling_config
@@ -62,6 +63,7 @@ def project_status(
     error = last_error(queues, project_id)
     cancelled = cancellation_in_force(newest, cancelled_training(registry, project_id))
     worth = worth_of_labels(versions, learning.stop_gain)
+    ranking = _ranking(registry, project_id, active)
     return {
         "project": {"id": project.id, "title": project.title, "connected": record is not None},
         "labels": _labels(labels, newest, cancelled, learning),
@@ -70,7 +72,7 @@ def project_status(
         "active": None if active is None else _version(active),
         "versions": len(versions),
         "training": _training(registry, project_id, jobs, cancelled),
-        "ranking": _ranking(registry, project_id, active),
+        "ranking": ranking,
         "published": registry.read_document(project_id, PUBLISHED),
         "unreadable": unreadable(registry, project_id, active),
         "problems": [] if newest is None else list(_named(versions, newest.version).problems),
@@ -81,6 +83,7 @@ def project_status(
             *_cancellations(registry, project_id, cancelled, _missing(labels, newest, cancelled, learning)),
             *([worth.sentence] if worth is not None and worth.stop else []),
             *_shortfalls(registry, project_id, active),
+            *in_vain(queues.connection, project_id, None if ranking is None else ranking["id"]),
             *([] if error is None else [f"The last look at the project failed: {error}"]),
         ],
     }

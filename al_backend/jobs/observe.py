@@ -23,6 +23,7 @@ from al_backend.jobs.pool_memory import PoolMemory, superseded
 from al_backend.jobs.queues import QueueName
 from al_backend.jobs.sizes import RETIRE_SLICE, WINDOW
 from al_backend.jobs.strategies import looks_closer, strategy_of
+from al_backend.jobs.tries import put_off
 from al_backend.labelstudio.client import LabelStudio, Task
 from al_backend.labelstudio.codec import choose_annotation, label_digest
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
@@ -40,8 +41,8 @@ class LabelMemory:
         """Digest of the chosen annotation of every labelled task, as of now."""
         marks = label_studio.label_marks(project_id)
         known = self._known.get(project_id, {})
-        changed = [task for task, mark in marks.items() if task not in known or known[task][0] != mark]
-        fresh = {task: known[task] for task in marks if task in known and task not in set(changed)}
+        fresh = {task: known[task] for task, mark in marks.items() if task in known and known[task][0] == mark}
+        changed = [task for task in marks if task not in fresh]
         for task in label_studio.labelled_tasks(project_id, changed) if changed else ():
             chosen = choose_annotation(task.annotations)
             if chosen is not None:
@@ -192,7 +193,7 @@ def _ranking_state(here: Context, project_id: int, current: Ranking, *, publishe
             phase, kind = Phase.CLOSER, "closer"
             unfinished = set(listed["shard"]) - registry.finished_shards(project_id, current.id, phase)
     names = {job_name(kind, project_id, current.id, index): index for index in sorted(unfinished)[:WINDOW]}
-    waiting = which_in_flight(queues, QueueName.SCORE, list(names))
+    waiting = which_in_flight(queues, QueueName.SCORE, list(names)) | put_off(queues.connection, project_id)
     return cycle.RankingState(
         id=current.id,
         created_at=current.created_at,

@@ -90,7 +90,7 @@ class ImageSource:
         if address.url is None:
             return self._store_data_uri(value, address)
         self._rules.check(address.url)
-        reason = ""
+        reason, answered = "", False
         deadline = time.monotonic() + self._timeout
         for attempt in range(_TRIES):
             if attempt:
@@ -101,14 +101,14 @@ class ImageSource:
             except HostIsSilent as silence:
                 raise ImageUnavailable(f"{_shown(address.url)} was not asked for: {silence}", passing=True) from silence
             except _Passing as failure:
-                reason = str(failure)
+                reason, answered = str(failure), True
             except httpx.TimeoutException:
-                reason = self._too_slow(address)
+                reason, answered = self._too_slow(address), False
             except httpx.HTTPError as error:
-                reason = f"{_shown(address.url)} cannot be read: {str(error) or type(error).__name__}."
+                reason, answered = f"{_shown(address.url)} cannot be read: {str(error) or type(error).__name__}.", False
             if time.monotonic() >= deadline:
                 break
-        raise ImageUnavailable(reason, passing=not self._is_last_word(address))
+        raise ImageUnavailable(reason, passing=not self._is_last_word(address), lost=answered)
 
     def _is_last_word(self, address: Address) -> bool:
         """Whether waiting is of no use: Label Studio is well, and answers 500 for uploads that it does not know."""
@@ -184,7 +184,10 @@ class ImageSource:
         if response.status_code in _PASSING_STATUS:
             raise _Passing(f"{where} answered {response.status_code}.")
         if response.status_code != 200:
-            raise ImageUnavailable(f"{where} answered {response.status_code}{_hint(response.status_code, address)}.")
+            hint = _hint(response.status_code, address)
+            raise ImageUnavailable(
+                f"{where} answered {response.status_code}{hint}.", lost=response.status_code in (404, 410)
+            )
         encoding = response.headers.get("content-encoding", "identity")
         if encoding.strip().lower() != "identity":
             # It was not asked for, and a few compressed bytes could unpack to gigabytes.
