@@ -18,7 +18,7 @@ from al_backend.cycle import (
 from al_backend.errors import LabelConfigError
 from al_backend.jobs.client import last_error, overview
 from al_backend.jobs.current import cancelled_training, current_ranking, newest_ranking, training_cancelled_at
-from al_backend.jobs.documents import PUBLISHED, read_attempt
+from al_backend.jobs.documents import PUBLISHED, published_model_version, read_attempt
 from al_backend.jobs.failures import last_failures
 from al_backend.jobs.observe import trained_on
 from al_backend.jobs.queues import QueueName, Queues
@@ -83,6 +83,7 @@ def project_status(
             *_cancellations(registry, project_id, cancelled, _missing(labels, newest, cancelled, learning)),
             *([worth.sentence] if worth is not None and worth.stop else []),
             *_shortfalls(registry, project_id, active),
+            *_blind(registry, project_id),
             *in_vain(queues.connection, project_id, None if ranking is None else ranking["id"]),
             *([] if error is None else [f"The last look at the project failed: {error}"]),
         ],
@@ -180,6 +181,19 @@ def _shortfalls(registry: Registry, project_id: int, active: Version | None) -> 
     ranking = newest_ranking(registry.rankings(project_id), None if active is None else active.name)
     sentence = None if ranking is None else shortfall(ranking)
     return [] if sentence is None else [sentence]
+
+
+def _blind(registry: Registry, project_id: int) -> list[str]:
+    """Whether most of the published order is not by what images show."""
+    served = published_model_version(registry, project_id)
+    summary = (None if served is None else registry.read_summary(project_id, served)) or {}
+    count = (summary.get("unreadable") or {}).get("count", 0)
+    if count <= summary.get("images", 0):
+        return []
+    return [
+        f"{count} of the {count + summary['images']} images of the published order could not be read, so it says "
+        f"little. Once they can be had, `al-backend rank {project_id}` makes another."
+    ]
 
 
 def _cancellations(registry: Registry, project_id: int, training: CancelledTraining | None, missing: int) -> list[str]:

@@ -32,7 +32,7 @@ class Tries:
     """The tries of one piece of work that has not ended well since.
 
     Attributes:
-        what: it is, for people.
+        what: it is, for people; "" for nothing to tell them.
         count: tries begun.
         postponed: of them, those that were given up for a reason that passes by itself.
         due: when the next try may begin, as a Unix time.
@@ -58,7 +58,7 @@ class Tries:
     def sentence(self) -> str | None:
         """What a person should know about it; None while it was tried in vain no more than once."""
         in_vain = self.count - (self.error is None)
-        if in_vain < 2:
+        if in_vain < 2 or not self.what:
             return None
         why = self.error or "its worker was killed, or its time was over"
         return f"{self.what} was tried {in_vain} times in vain ({why}); it is tried again, less and less often."
