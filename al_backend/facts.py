@@ -65,6 +65,8 @@ class RankingState:
         closer: whether these shards are those of the second phase; the pool's are then finished.
         to_choose: whether the pool is measured and the second phase still has to be listed.
         choosing: whether that is waiting or being worked on.
+        ranked: how many tasks it ranks.
+        last_task: the highest task id that it knows; Label Studio gives later tasks higher ones.
     """
 
     id: str
@@ -76,6 +78,8 @@ class RankingState:
     closer: bool = False
     to_choose: bool = False
     choosing: bool = False
+    ranked: int = 0
+    last_task: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,6 +192,7 @@ def _ranking_state(here: Context, project_id: int, current: Ranking, *, publishe
         else:
             phase, kind = Phase.CLOSER, "closer"
             unfinished = set(listed["shard"]) - registry.finished_shards(project_id, current.id, phase)
+    tasks, drawn = _tasks(here, current), bool(current.strategy.get("pool_size"))
     names = {job_name(kind, project_id, current.id, index): index for index in sorted(unfinished)[:WINDOW]}
     waiting = which_in_flight(queues, QueueName.SCORE, list(names)) | put_off(queues.connection, project_id)
     return cycle.RankingState(
@@ -200,15 +201,16 @@ def _ranking_state(here: Context, project_id: int, current: Ranking, *, publishe
         missing=tuple(index for name, index in names.items() if name not in waiting),
         unfinished=len(unfinished),
         published=published,
-        unranked=_unranked(here, current),
+        unranked=frozenset(tasks.filter(pl.col("shard") < 0)["task_id"].to_list()) if drawn else frozenset(),
         closer=phase is Phase.CLOSER,
         to_choose=to_choose,
         choosing=choosing,
+        ranked=tasks.filter(pl.col("shard") >= 0).height if drawn else tasks.height,
+        last_task=int(tasks["task_id"].max() or 0),
     )
 
 
-def _unranked(here: Context, current: Ranking) -> frozenset[int]:
-    if not current.strategy.get("pool_size"):
-        return frozenset()
-    tasks = here.registry.ranking_tasks(current.project, current.id)
-    return frozenset(tasks.filter(pl.col("shard") < 0)["task_id"].to_list())
+def _tasks(here: Context, current: Ranking) -> pl.DataFrame:
+    registry, project = here.registry, current.project
+    tasks = here.rankings.tasks(current, Phase.POOL, lambda: registry.ranking_tasks(project, current.id))
+    return pl.DataFrame(schema={"task_id": pl.Int64, "shard": pl.Int64}) if tasks is None else tasks

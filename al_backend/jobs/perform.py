@@ -32,6 +32,8 @@ _FIRST_SHARDS = 500
 _LEAST_SHARDS = 24
 """Of a pool whose speed is known, so that several workers end at about the same time."""
 _LARGEST_SHARD = 512
+_NEW_JOBS = 16
+"""Jobs with new tasks that are enqueued at one look: other projects wait behind them."""
 _SCORE_TIMEOUT = 900
 _PUBLISH_TIMEOUT = 6 * 3600
 
@@ -124,23 +126,10 @@ def perform(
         )
         return f"publishing {action.ranking}" if started else ""
     if isinstance(action, cycle.ScoreNew):
-        size = _shard_size(here, project_id)
         wanted = set(action.tasks)
         tasks = [(task.id, image_value(task.data, config)) for task in pool if task.id in wanted]
-        for start in range(0, len(tasks), size):
-            part = tasks[start : start + size]
-            ensure_job(
-                queues,
-                QueueName.SCORE,
-                job_name("score-new", project_id, part[0][0]),
-                "al_backend.jobs.ranking.score_new",
-                project_id,
-                action.ranking,
-                part,
-                timeout=_SCORE_TIMEOUT,
-                meta=meta | {"kind": "score_new", "ranking": action.ranking, "tasks": len(part)},
-            )
-        return f"scoring {len(tasks)} new tasks"
+        count = _enqueue_new(here, project_id, action.ranking, tasks)
+        return f"scoring {count} of {len(tasks)} new tasks" if count else ""
     if isinstance(action, cycle.Repoint):
         here.label_studio.publish_model_version(project_id, action.model_version)
         return f"model version was {seen.snapshot.model_version!r}, set back to {action.model_version}"
@@ -185,6 +174,30 @@ def _enqueue_shards(
         )
         for index in shards
     )
+
+
+def _enqueue_new(here: Context, project_id: int, ranking_id: str, tasks: list[tuple[int, str | None]]) -> int:
+    """Enqueue as many tasks as `_NEW_JOBS` take, the others are left to a later look; returns how many."""
+    size = _shard_size(here, project_id)
+    parts = [tasks[start : start + size] for start in range(0, len(tasks), size)]
+    count = jobs = 0
+    for part in parts:
+        if jobs == _NEW_JOBS:
+            break
+        enqueued = ensure_job(
+            here.queues,
+            QueueName.SCORE,
+            job_name("score-new", project_id, part[0][0]),
+            "al_backend.jobs.ranking.score_new",
+            project_id,
+            ranking_id,
+            part,
+            timeout=_SCORE_TIMEOUT,
+            meta={"project": project_id, "kind": "score_new", "ranking": ranking_id, "tasks": len(part)},
+        )
+        jobs += enqueued
+        count += len(part) * enqueued
+    return count
 
 
 def _create_ranking(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Callable
 
 import polars as pl
 
@@ -18,8 +16,9 @@ from al_backend.jobs.context import Context, job_running, report_progress
 from al_backend.jobs.current import current_ranking, is_cancelled
 from al_backend.jobs.documents import PUBLISHED, now, published_model_version
 from al_backend.jobs.doubt import require_readable
+from al_backend.jobs.importing import import_rows
 from al_backend.jobs.pool_memory import superseded
-from al_backend.jobs.ranking import order, placement_of, prediction_items
+from al_backend.jobs.ranking import order, placement_of
 from al_backend.jobs.sizes import BLOCK, RETIRE_SLICE
 from al_backend.registry import Ranking
 
@@ -132,30 +131,9 @@ def _import(here: Context, ranking: Ranking) -> int:
             report_progress(phase="publish", iteration=before + count, iterations=len(missing))
             _stop_if_cancelled(here, ranking)
 
-        def importing(frame: pl.DataFrame, look: Callable[[int], None] = look) -> tuple[int, tuple[int, ...]]:
-            report = client.import_predictions(
-                project_id,
-                prediction_items(frame, ranking.model_version),
-                chunk=here.settings.publish_chunk,
-                pause=here.settings.publish_pause,
-                rate=here.settings.publish_rate,
-                absent=True,
-                on_progress=look,
-            )
-            connection = here.queues.connection
-            telemetry.add(connection, metrics.PREDICTIONS_WRITTEN, report.created, project=project_id)
-            telemetry.add(connection, metrics.PREDICTIONS_DROPPED, len(report.dropped), project=project_id)
-            return report.created, report.dropped
-
-        some, dropped = importing(todo)
-        if dropped:
-            logger.warning("Project %d: Label Studio dropped the boxes of tasks %s", project_id, list(dropped)[:20])
-            # A task must not fall out of the queue because of its boxes: it keeps its place without them.
-            empty = pl.lit(json.dumps([])).alias("regions")
-            again, still = importing(todo.filter(pl.col("task_id").is_in(list(dropped))).with_columns(empty))
-            some += again
-            if still:
-                logger.error("Project %d: Label Studio takes no prediction for tasks %s", project_id, list(still)[:20])
+        some, still = import_rows(here, ranking, todo, absent=True, on_progress=look)
+        if still:
+            logger.error("Project %d: Label Studio takes no prediction for tasks %s", project_id, list(still)[:20])
         created += some
         done += len(todo)
     return created

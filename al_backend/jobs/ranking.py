@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from typing import Any
 
 import polars as pl
 
 from al_backend import metrics
+from al_backend.errors import BackendError
 from al_backend.jobs import measuring, telemetry
 from al_backend.jobs.candidates import readable_and_labelled
 from al_backend.jobs.client import enqueue_reconcile, look_later
@@ -17,6 +16,7 @@ from al_backend.jobs.context import Context, job_name, job_running
 from al_backend.jobs.current import is_cancelled
 from al_backend.jobs.current import newest_ranking as newest_ranking
 from al_backend.jobs.documents import THROUGHPUT, published_model_version
+from al_backend.jobs.importing import import_rows
 from al_backend.jobs.measuring import Measured, measure_carefully
 from al_backend.jobs.patience import Postponed, may_try_again
 from al_backend.jobs.queue_head import pool_summary, queue_head
@@ -116,16 +116,15 @@ def score_new(project_id: int, ranking_id: str, items: list[tuple[int, str | Non
         # Kept beside the ranking's shards, under an index of its own, so that `status` knows the reasons of failures.
         index = ranking.shards + int(frame["task_id"][0])
         here.registry.write_shard(project_id, ranking_id, index, _as_in_pool(ranking, frame))
-        report = here.label_studio.import_predictions(
-            project_id,
-            prediction_items(frame, ranking.model_version),
-            chunk=here.settings.publish_chunk,
-            pause=here.settings.publish_pause,
-            rate=here.settings.publish_rate,
-        )
-        telemetry.add(here.queues.connection, metrics.PREDICTIONS_WRITTEN, report.created, project=project_id)
-        look_later(here.queues, project_id, f"{report.created} new tasks are placed")
-        return report.created
+        created, refused = import_rows(here, ranking, frame)
+        if refused and not created:
+            there = here.label_studio.task_ids(project_id, first=min(refused), last=max(refused))
+            left = sorted(there.intersection(refused))
+            if left:  # without an error every look would measure them again
+                raise BackendError(f"Label Studio takes no prediction for the tasks {left[:20]}.")
+        if created:
+            look_later(here.queues, project_id, f"{created} new tasks are placed")
+        return created
 
 
 def measure_live(here: Context, ranking: Ranking, items: list[tuple[int, str | None]]) -> pl.DataFrame:
@@ -195,19 +194,6 @@ def placement_of(here: Context, ranking: Ranking) -> Placement:
     stored = here.registry.read_order(ranking.project, ranking.id, columns)
     known = order(here, ranking).select(columns) if stored is None else stored
     return Placement.of(known, here.registry.read_fitted(ranking.project, ranking.id))
-
-
-def prediction_items(frame: pl.DataFrame, model_version: str) -> list[dict[str, Any]]:
-    """The frame's rows as Label Studio's import takes them."""
-    return [
-        {
-            "task": row["task_id"],
-            "result": json.loads(row["regions"]),
-            "score": row["order_score"],
-            "model_version": model_version,
-        }
-        for row in frame.select("task_id", "regions", "order_score").iter_rows(named=True)
-    ]
 
 
 def _as_in_pool(ranking: Ranking, placed: pl.DataFrame) -> pl.DataFrame:

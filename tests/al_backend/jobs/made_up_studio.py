@@ -40,6 +40,9 @@ class Studio:
     def open_task_ids(self, project_id: int) -> set[int]:
         return set(self.open)
 
+    def task_ids(self, project_id: int, *, first: int, last: int) -> set[int]:
+        return {task for task in self.open if first <= task <= last}
+
     def model_versions(self, project_id: int) -> dict[str, int]:
         return dict(Counter(version for task, version in self.stored if task in self.open))
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from al_backend.jobs import doubt, patience, tries
+from al_backend import cycle
+from al_backend.jobs import doubt, patience, perform, tries
 from al_backend.jobs.context import Context
 from al_backend.jobs.documents import published_model_version
 from al_backend.jobs.failures import last_failures
 from al_backend.jobs.queues import Queues
 from al_backend.settings import load_settings
-from tests.al_backend.jobs.made_up_studio import Storage, Studio, look, looks, work
+from tests.al_backend.jobs.made_up_studio import Storage, Studio, jobs, look, looks, work
 from tests.al_backend.jobs.test_candidates import CONFIG, PROJECT, add_version
 
 pytestmark = pytest.mark.redis
@@ -117,9 +118,15 @@ def test_a_storage_that_is_away_takes_no_good_order_away(
     assert summary["unreadable"]["count"] == 1, "the one that is broken for good"
 
 
-def test_a_storage_that_stays_away_is_waited_for_no_longer_than_an_hour(
-    here: Context, studio: Studio, storage: Storage, clock: Clock, tmp_path: Path
+def test_a_storage_that_stays_away_is_waited_for_no_longer_than_the_waits_last(
+    here: Context,
+    studio: Studio,
+    storage: Storage,
+    clock: Clock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(doubt, "WAITS", (60.0, 300.0))
     looks(here)
     storage.broken = gone
     add_version(here, "v2", tmp_path / "weights")
@@ -127,11 +134,11 @@ def test_a_storage_that_stays_away_is_waited_for_no_longer_than_an_hour(
     while studio.serves == "v1":
         look(here)
         work(here)
-        clock.now += 60
-        assert clock.now < began + 3600
+        clock.now += 90
+        assert clock.now < began + 1200
     assert clock.now > began + sum(doubt.WAITS)
     rounds = (len(storage.asked) - measured) / 30
-    assert rounds < 20, "it is asked again less and less often"
+    assert rounds < 8, "it is asked again less and less often"
     assert studio.serves == "v2"
 
 
@@ -177,3 +184,72 @@ def test_where_most_images_of_a_shard_are_lost_their_server_is_given_time(
 def test_a_few_lost_images_are_gone(here: Context, storage: Storage, studio: Studio, clock: Clock) -> None:
     storage.broken = lambda task: gone(task) if task <= 3 else None
     assert looks(here) == ["StartRanking", "Publish"]
+
+
+# -- tasks that come later
+
+
+def test_boxes_that_label_studio_refuses_cost_a_late_task_its_boxes_and_not_its_place(
+    here: Context, studio: Studio, storage: Storage
+) -> None:
+    looks(here)
+    studio.open |= {101, 102}
+    studio.refuses_boxes = {101, 102}
+    asked = len(storage.asked)
+    assert looks(here) == ["ScoreNew"]
+    assert [studio.stored[task, "v1"]["result"] for task in (101, 102)] == [[], []]
+    assert 0 < studio.stored[101, "v1"]["score"] < 1
+    assert len(storage.asked) == asked + 2
+
+
+def test_a_late_task_that_label_studio_refuses_altogether_is_tried_less_and_less_often(
+    here: Context, studio: Studio, storage: Storage, clock: Clock
+) -> None:
+    looks(here)
+    studio.open |= {101}
+    studio.refuses = {101}
+    asked = len(storage.asked)
+    for _ in range(20):
+        look(here)
+        work(here)
+        clock.now += 2
+    assert 2 <= len(storage.asked) - asked <= 5
+    assert "takes no prediction for the tasks [101]" in last_failures(here.queues.connection, PROJECT)["score_new"]
+    assert here.queues.connection.zcard("al:later") <= 1, "who places nothing asks for no look"
+
+
+def test_a_late_task_that_is_deleted_meanwhile_is_no_failure(here: Context, studio: Studio) -> None:
+    looks(here)
+    studio.open |= {101}
+    look(here)
+    studio.open -= {101}
+    work(here)
+    assert last_failures(here.queues.connection, PROJECT) == {}
+
+
+def test_no_more_new_tasks_are_enqueued_at_a_look_than_some_jobs_take(
+    here: Context, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(perform, "_NEW_JOBS", 2)
+    here.registry.write_document(PROJECT, "throughput", {"images_per_second": 0.1})
+    looks(here)
+    here.registry.write_document(PROJECT, "throughput", {"images_per_second": 0.1})
+    studio.open |= set(range(101, 121))
+    look(here)
+    assert [job.meta["tasks"] for job in jobs(here, "score_new")] == [4, 4]
+    work(here)
+    look(here)
+    assert next(job.args[2][0][0] for job in jobs(here, "score_new")) == 109
+
+
+def test_many_late_tasks_are_ranked_together_with_the_others(
+    here: Context, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cycle, "LATE_TASKS", 10)
+    looks(here)
+    studio.open |= set(range(101, 111))
+    assert looks(here) == ["ScoreNew"], "ten are not more than ten"
+    studio.open |= set(range(111, 122))
+    assert looks(here) == ["StartRanking", "Publish"]
+    assert studio.serves == "v1+r2"
+    assert {task for task, version in studio.stored if version == "v1+r2"} == studio.open
