@@ -206,7 +206,7 @@ def _ranking_state(here: Context, project_id: int, current: Ranking, *, publishe
         to_choose=to_choose,
         choosing=choosing,
         ranked=tasks.filter(pl.col("shard") >= 0).height if drawn else tasks.height,
-        last_task=int(tasks["task_id"].max() or 0),
+        last_task=max(tasks["task_id"].to_list(), default=0),
     )
 
 
