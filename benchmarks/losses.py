@@ -142,7 +142,8 @@ class Cell:
 def measure(options: Options) -> Outcome:
     """All trainings that are not done yet, then the pairs."""
     logging.basicConfig(level=logging.WARNING)
-    logger.setLevel(logging.INFO)
+    for name in (__name__, "benchmarks"):
+        logging.getLogger(name).setLevel(logging.INFO)
     plan = QUICK if options.quick else FULL
     detectors = [name for name, _ in plan.recipes if options.wants(name, SHORT[name])]
     if not detectors:

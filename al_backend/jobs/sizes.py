@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-WINDOW = 128
-"""Shards of one ranking that are in the queue at a time: with all of them, other projects would wait for the last."""
+WINDOW = 32
+"""Shards of one ranking that are in the queue at a time: another project waits for no more, some seconds each."""
 
 BLOCK = 5_000
 """Rows of an order that are made into predictions at a time."""

@@ -218,10 +218,10 @@ def test_a_symmetric_image_gives_mirrored_views(make: Make, noise: Noise) -> Non
 
 def test_copies_of_images_of_different_shapes_come_together_as_one_by_one(make: Make, noise: Noise) -> None:
     images = [noise(64, 64), noise(40, 80), noise(64, 64)]
-    together = make().predict(images, tuple(View), min_score=0.1)
+    together = make().predict(images, tuple(View))
     for image, views in zip(images, together, strict=True):
         assert list(views) == list(View)
-        alone = make().predict([image], tuple(View), min_score=0.1)[0]
+        alone = make().predict([image], tuple(View))[0]
         for view in (View.HFLIP, View.SMALLER, View.TURNED):
             assert_same(views[view], alone[view])
             assert len(views[view]) > 0
