@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 import polars as pl
 
@@ -193,8 +194,11 @@ def _ranking_state(here: Context, project_id: int, current: Ranking, *, publishe
             phase, kind = Phase.CLOSER, "closer"
             unfinished = set(listed["shard"]) - registry.finished_shards(project_id, current.id, phase)
     tasks, drawn = _tasks(here, current), bool(current.strategy.get("pool_size"))
-    names = {job_name(kind, project_id, current.id, index): index for index in sorted(unfinished)[:WINDOW]}
-    waiting = which_in_flight(queues, QueueName.SCORE, list(names)) | put_off(queues.connection, project_id)
+    # Those that are put off take no place in the window: the others go on meanwhile.
+    later = put_off(queues.connection, project_id)
+    every = ((job_name(kind, project_id, current.id, index), index) for index in sorted(unfinished))
+    names = dict(islice(((name, index) for name, index in every if name not in later), WINDOW))
+    waiting = which_in_flight(queues, QueueName.SCORE, list(names))
     return cycle.RankingState(
         id=current.id,
         created_at=current.created_at,

@@ -10,7 +10,7 @@ import pytest
 
 from al_backend import cycle
 from al_backend.inference import Outcome
-from al_backend.jobs import measuring, tries
+from al_backend.jobs import measuring, observe, perform, tries
 from al_backend.jobs.client import request_ranking
 from al_backend.jobs.context import Context, job_name
 from al_backend.jobs.liveness import ensure_job
@@ -218,6 +218,19 @@ def test_a_job_that_failed_a_moment_ago_is_not_enqueued_until_it_is_due_or_someb
     assert [publish(), publish()] == [True, False]
     request_ranking(here.registry, queues, PROJECT)
     assert publish()
+
+
+def test_shards_that_are_put_off_hold_up_no_others(here: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observe, "WINDOW", 1)
+    monkeypatch.setattr(perform, "WINDOW", 1)
+    vars(here)["inference"] = Poisoned(RuntimeError)
+    step(here, SETTINGS)
+    ranking = here.registry.rankings(PROJECT)[-1]
+    for _ in range(3):
+        work(here)
+        step(here, SETTINGS)
+    assert ranking.shards == 2
+    assert here.registry.finished_shards(PROJECT, ranking.id) == {1}, "the first one has failed twice, and waits"
 
 
 def test_what_was_postponed_counts_as_no_failure_of_its_own(queues: Queues) -> None:
