@@ -37,6 +37,12 @@ class Studio:
         self.refuses_boxes: set[int] = set()
         self.refuses: set[int] = set()
 
+    def project(self, project_id: int) -> SimpleNamespace:
+        return SimpleNamespace(id=project_id, title="Made up", label_config=CONFIG)
+
+    def open_tasks(self, project_id: int) -> list[Task]:
+        return [Task(id=task, data={"image": f"/{task}.png"}) for task in sorted(self.open)]
+
     def open_task_ids(self, project_id: int) -> set[int]:
         return set(self.open)
 
@@ -110,7 +116,7 @@ def look(here: Context, settings: LearningSettings = SETTINGS) -> list[cycle.Act
     snapshot = cycle.Snapshot(
         config.labels, {}, tuple(sorted(studio.open)), studio.serves, frozenset(), stored, frozenset(scored), (), NOON
     )
-    pool = [Task(id=task, data={"image": f"/{task}.png"}) for task in sorted(studio.open)]
+    pool = studio.open_tasks(PROJECT)
     decided = cycle.decide(snapshot, read_state(here, PROJECT), settings)
     for action in decided:
         perform(here, PROJECT, action, Observation(snapshot, pool, config), settings, NOON)

@@ -15,6 +15,7 @@ from al_backend.jobs.documents import published_model_version
 from al_backend.jobs.failures import last_failures
 from al_backend.jobs.queues import Queues
 from al_backend.settings import load_settings
+from al_backend.status import project_status
 from tests.al_backend.jobs.made_up_studio import Storage, Studio, jobs, look, looks, work
 from tests.al_backend.jobs.test_candidates import CONFIG, PROJECT, add_version
 
@@ -140,6 +141,12 @@ def test_a_storage_that_stays_away_is_waited_for_no_longer_than_the_waits_last(
     rounds = (len(storage.asked) - measured) / 30
     assert rounds < 8, "it is asked again less and less often"
     assert studio.serves == "v2"
+    told = project_status(here.settings, here.registry, here.label_studio, here.queues, PROJECT)["notes"]
+    assert any(
+        note.startswith("30 of the 30 images of the published order could not be read")
+        and "`al-backend rank 7` makes another" in note
+        for note in told
+    )
 
 
 def test_an_order_without_a_better_one_before_it_is_published(

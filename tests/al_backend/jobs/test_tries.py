@@ -172,6 +172,17 @@ def fail(queues: Queues, error: type[Exception] = Postponed, what: str = "publis
         return begun
 
 
+@pytest.mark.usefixtures("no_waits")
+def test_what_there_is_no_time_for_says_so(here: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "_TIME_ALONE", -1.0)
+    vars(here)["inference"] = Poisoned(RuntimeError)
+    ranking = look_and_work(here, 5)
+    assert ranking is not None
+    found = reasons(here, ranking)
+    assert BAD in found
+    assert {reason.partition(";")[0] for reason in found.values()} == {"There was no time left to measure this image"}
+
+
 def test_tries_are_put_off_for_longer_each_time(queues: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
     moment = [1000.0]
     monkeypatch.setattr(tries.time, "time", lambda: moment[0])
