@@ -99,6 +99,12 @@ class LearningSettings(BaseModel):
     )
     pool_size: int = Field(0, ge=0, description="Rank a random subset of the pool of this size; 0 ranks all.")
     score_threshold: float = Field(0.25, ge=0, le=1, description="Least confidence of a pre-annotated box.")
+    box_overlap: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Of boxes with one label that overlap more (IoU), the most confident is pre-annotated; 1: all.",
+    )
     measure_threshold: float = Field(0.1, ge=0, le=1, description="Least confidence of a box that strategies see.")
     seed: int = Field(0, ge=0, description="Seed of everything random in training and ranking.")
 

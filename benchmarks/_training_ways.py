@@ -29,8 +29,9 @@ from model.detectors.yolo import YoloDetector
 from model.detectors.yolo_network import YoloTrainable
 from model.training.augmentation import Augmentation
 from model.training.config import TrainingConfig
-from model.training.loop import TrainableNetwork, train
+from model.training.loop import train
 from model.training.sampling import BatchSampler
+from model.training.trainable import TrainableNetwork
 
 AS_IT_IS = Augmentation(mosaic=0, scale=0, translate=0, flip=0, hue=0, saturation=0, value=0)
 WORKERS = 2

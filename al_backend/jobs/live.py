@@ -51,7 +51,13 @@ def predict(project_id: int, tasks: list[dict[str, Any]]) -> list[dict[str, Any]
         {
             "result": []
             if outcome.detections is None
-            else to_regions(outcome.detections[View.ORIGINAL], version.classes, config, threshold=threshold),
+            else to_regions(
+                outcome.detections[View.ORIGINAL],
+                version.classes,
+                config,
+                threshold=threshold,
+                overlap=settings.box_overlap,
+            ),
             "score": MIDDLE,
             "model_version": version.name,
         }

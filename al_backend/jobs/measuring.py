@@ -203,7 +203,9 @@ def _row(
             logger.info("An image goes to the end of the queue: %s", outcome.error)
         return _unmeasured(outcome.task_id, outcome.error or "The image could not be read.")
     threshold = config.score_threshold if config.score_threshold is not None else ranking.strategy["score_threshold"]
-    regions = to_regions(outcome.detections[View.ORIGINAL], context.classes, config, threshold=threshold)
+    overlap = ranking.strategy.get("box_overlap", 1.0)  # rankings of older releases kept every box
+    found = outcome.detections[View.ORIGINAL]
+    regions = to_regions(found, context.classes, config, threshold=threshold, overlap=overlap)
     measured = strategy.measure(outcome.task_id, outcome.detections, context)
     if closer:
         measured |= strategy.measure_candidate(outcome.task_id, outcome.detections, context)

@@ -10,7 +10,7 @@ from al_backend.settings import LearningSettings
 from model.acquisition.strategy import RankingContext, Strategy, StrategyConfig, create_strategy
 
 _STRATEGY_FIELDS = tuple(field.name for field in fields(StrategyConfig) if field.name != "name")
-
+_PRE_ANNOTATION = ("measure_threshold", "score_threshold", "box_overlap")
 
 _WITHOUT_AUTOENCODER = "without_autoencoder"
 """Kept by a ranking that should have used the version's autoencoder, had there been one."""
@@ -29,7 +29,7 @@ def strategy_config(settings: LearningSettings) -> StrategyConfig:
 
 def strategy_fields(settings: LearningSettings) -> dict[str, Any]:
     """What a ranking keeps of the settings, so that later tasks are measured and placed alike."""
-    kept = {name: getattr(settings, name) for name in (*_STRATEGY_FIELDS, "measure_threshold", "score_threshold")}
+    kept = {name: getattr(settings, name) for name in (*_STRATEGY_FIELDS, *_PRE_ANNOTATION)}
     return {"name": settings.strategy, "pool_size": settings.pool_size} | kept
 
 

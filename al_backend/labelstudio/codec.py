@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from al_backend.labelstudio.labeling_config import LabelingConfig
+from model.acquisition.geometry import iou
 from model.detections import Detections
 
 _TYPE = "rectanglelabels"
@@ -26,7 +27,7 @@ Box = tuple[float, float, float, float]
 
 
 def to_regions(
-    detections: Detections, classes: Sequence[str], config: LabelingConfig, *, threshold: float
+    detections: Detections, classes: Sequence[str], config: LabelingConfig, *, threshold: float, overlap: float = 1.0
 ) -> list[dict[str, Any]]:
     """Label Studio result items of one image, most confident first.
 
@@ -36,6 +37,9 @@ def to_regions(
         config: detections of classes for which it has no label are left out, because Label Studio drops a whole
             prediction with an unknown label.
         threshold: least confidence, in [0, 1].
+        overlap: IoU, in [0, 1]; a box that overlaps a more confident one of the same label by more is left out. A
+            detector's own suppression is made to find everything and leaves several boxes around one object, each of
+            which a person would have to delete.
 
     Returns:
         One item per kept detection, empty for none. `id` depends on the content only, so that the same detections give
@@ -53,6 +57,7 @@ def to_regions(
     usable = np.isfinite(detections.xyxy).all(axis=1) & np.isfinite(detections.score)
     order = np.argsort(-detections.score, kind="stable")
     regions: list[dict[str, Any]] = []
+    kept: dict[str, list[int]] = {}
     seen: set[str] = set()
     for index in order:
         label = labels[int(detections.label[index])]
@@ -64,6 +69,10 @@ def to_regions(
         height = round(float(percent[index, 3]) - y, _PERCENT_DIGITS)
         if width <= 0 or height <= 0:
             continue
+        same = kept.setdefault(label, [])
+        if overlap < 1 and same and iou(detections.xyxy[[index]], detections.xyxy[same]).max() > overlap:
+            continue
+        same.append(int(index))
         value = {"x": x, "y": y, "width": width, "height": height, "rotation": 0, _TYPE: [label]}
         regions.append(
             {

@@ -61,7 +61,7 @@ class RankingContext:
         seed: of whatever a strategy draws.
         budget: images that a person labels before the next ranking, at least 1.
         class_quality: how well the detector knows each class, in [0, 1], in the order of `classes`; empty where
-            nobody knows.
+            nobody knows, also while labelled images are measured: they are what it is known from.
 
     Raises:
         ValueError: these are not of one length, or out of range.
@@ -240,10 +240,10 @@ def sorted_by_informativeness(measurements: pl.DataFrame, values: pl.Series | ND
     return table.sort([INFORMATIVENESS, "task_id"], descending=[True, False])
 
 
-def first_by(measurements: pl.DataFrame, column: str, count: int, *, descending: bool = True) -> list[int]:
-    """Ids of the `count` tasks with the largest (or smallest) values, ties to the lower id; ascending."""
+def first_by(measurements: pl.DataFrame, column: str, count: int) -> list[int]:
+    """Ids of the `count` tasks with the largest values, ties to the lower id; ascending."""
     require_tasks(measurements)
-    order = measurements.select("task_id", column).sort([column, "task_id"], descending=[descending, False])
+    order = measurements.select("task_id", column).sort([column, "task_id"], descending=[True, False])
     return sorted(order["task_id"].head(count).to_list())
 
 

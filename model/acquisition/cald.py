@@ -78,7 +78,10 @@ class Cald(OnePhase):
         )
 
     def informativeness(self, measurements: pl.DataFrame, context: RankingContext, fitted: Fitted) -> pl.Series:
-        """In [1, 2] for candidates, 1 plus the novelty; up to 1, by consistency, for all others."""
+        """In [1, 2] for candidates, 1 plus the novelty; in (0, 1], by consistency, for others with boxes.
+
+        Images without a box in any view have the `EMPTY_VALUE` of `empty_policy`.
+        """
         require_columns(measurements, self.columns(context))
         value = (
             pl.when(pl.col("boxes") == 0)

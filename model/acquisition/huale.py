@@ -113,7 +113,10 @@ class Huale:
         )
 
     def informativeness(self, measurements: pl.DataFrame, context: RankingContext, fitted: Fitted) -> pl.Series:
-        """In [1, 2] for candidates: 1 plus `sqrt(sum |w| d^2 / sum |w|)`; below 1, by entropy, for all others."""
+        """In [1, 2] for candidates: 1 plus `sqrt(sum |w| d^2 / sum |w|)`; in [0, 1), by entropy, for others with boxes.
+
+        Images without a box have the `EMPTY_VALUE` of `empty_policy`.
+        """
         require_columns(measurements, ["entropy", "boxes"])
         require_columns(measurements, [*METRICS, "boxes_of_views"], nullable=True)
         weights = self._config.huale_weights

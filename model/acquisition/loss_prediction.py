@@ -26,6 +26,8 @@ HIDDEN = 64
 STEPS = 300
 BATCH = 64
 LEARNING_RATE = 1e-3
+LEAST_SPREAD = 1e-4
+"""Standard deviation of a feature over the labelled images, below which it carries nothing."""
 WEIGHT_DECAY = 0.1
 """Strong: there are hundreds of features and often no more labelled images than that."""
 
@@ -117,7 +119,11 @@ def fit_loss_predictor(
     if not np.isfinite(losses).all():
         raise ValueError("a loss is not finite; the detector's weights are damaged")
     rows = _features(found)
-    mean, scale = rows.mean(axis=0), (rows.std(axis=0) + np.float32(1e-6)) / _weights(found)
+    # What all labelled images share says nothing about the order, but by how another image differs there, divided by
+    # next to nothing, would decide over its prediction.
+    spread = rows.std(axis=0)
+    spread[spread < LEAST_SPREAD] = np.inf
+    mean, scale = rows.mean(axis=0), spread / _weights(found)
     features, true = torch.from_numpy((rows - mean) / scale), torch.from_numpy(losses).float()
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]):

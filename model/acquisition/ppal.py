@@ -118,7 +118,10 @@ class Ppal:
         return Ranked(sorted_by_informativeness(measurements, values), {})
 
     def informativeness(self, measurements: pl.DataFrame, context: RankingContext, fitted: Fitted) -> pl.Series:
-        """In [0, 1), rising with the uncertainty; medoids of a ranking have 1 more there."""
+        """In [0, 1), rising with the uncertainty; medoids of a ranking have 1 more there.
+
+        Images without a box have the `EMPTY_VALUE` of `empty_policy`.
+        """
         require_columns(measurements, ["uncertainty", "boxes"])
         uncertainty = pl.col("uncertainty").cast(pl.Float64)
         value = pl.when(pl.col("boxes") > 0).then(uncertainty / (1.0 + uncertainty)).otherwise(self._empty_value)

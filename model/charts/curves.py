@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from model.charts.picture import COLOURS, INK, MARKERS, PAPER, Picture, finish, plain_axes
 from model.simulation.statistics import Line, interval
@@ -123,5 +124,6 @@ def _marks(ax: Axes, name: str, marks: Sequence[Mark], index: int) -> dict[str, 
 def _axes(ax: Axes) -> None:
     plain_axes(ax)
     ax.margins(x=0.03)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))  # images and boxes are whole
     # The band of two or three seeds can be wider than all curves, and mAP is never below 0.
     ax.set_ylim(bottom=max(0.0, ax.get_ylim()[0]), top=min(1.0, ax.get_ylim()[1]))

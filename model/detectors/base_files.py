@@ -26,7 +26,9 @@ def own_files(architecture: str) -> tuple[str, ...]:
 
 
 def base_file(architecture: str, folder: Path | None) -> Path | None:
-    """The file that `factory.find_base` starts from, without converting or fetching anything; None for none.
+    """The file that a detector starts from, which `factory.find_base` converts where it has to; None for none.
+
+    The user's own come first, in the order of `own_files`, then the one that comes with this package.
 
     Args:
         architecture: name, or the path of an Ultralytics file, for which there is none.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -63,7 +64,8 @@ def stored(target: Path, url: str, make: Callable[[Path], Detector], timeout: fl
         timeout: seconds for the connection and for each read.
 
     Returns:
-        `target`; an earlier one is returned without asking the network. None when it could not be had.
+        `target`; an earlier one, or one that another process made meanwhile, is returned as it is. None when it could
+        not be had.
     """
     if target.is_file():
         return target
@@ -77,10 +79,16 @@ def stored(target: Path, url: str, make: Callable[[Path], Detector], timeout: fl
             made = Path(temporary) / "made"
             make(original).save(made)
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(f".{target.name}.part")
-            shutil.move(made / WEIGHTS_NAME, partial)
-            partial.replace(target)
+            # A name of its own, because other processes may make the same at the same time.
+            partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+            try:
+                shutil.move(made / WEIGHTS_NAME, partial)
+                partial.replace(target)
+            finally:
+                partial.unlink(missing_ok=True)
     except (OSError, HTTPException, WeightsRefused) as error:
+        if target.is_file():  # another process had it meanwhile
+            return target
         logger.warning(
             "No pretrained weights for %s: %s could not be used (%s). Trainings start from weaker or random weights "
             "and need many more labels; download the file elsewhere and put it, as it is, into %s",

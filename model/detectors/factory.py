@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from model.detectors.base import Detector
-from model.detectors.base_files import SHIPPED, TORCHVISION_FILES
+from model.detectors.base_files import TORCHVISION_FILES, base_file
 from model.detectors.weights import WEIGHTS_NAME, read_description
 from model.errors import WeightsRefused
 
@@ -112,32 +112,16 @@ def load(folder: Path, *, device: str = "auto") -> Detector:
     return yolo.from_weights(path, device=chosen)
 
 
-def find_base(architecture: str, folder: Path | None, *, download: bool = False) -> Path | None:
+def find_base(architecture: str, folder: Path | None) -> Path | None:
     """A checkpoint to start from: the user's in `folder`, else the one that comes with this package, else None.
 
     Args:
-        architecture: looked for as `<architecture>.safetensors`, then `.pt`, then `.pth`; for SSD and Faster R-CNN
-            also under the name that torchvision gives its file, which is then converted.
+        architecture: looked for as `base_files.base_file` does; a file as torchvision publishes it is converted.
         folder: of base weights; None or missing means that there are no own ones.
-        download: before the shipped one is taken, try to fetch Ultralytics' or torchvision's COCO weights into
-            `folder`. They suit photographs better; without internet this ends within seconds, with a warning.
     """
-    own = [folder / f"{architecture}{suffix}" for suffix in (".safetensors", ".pt", ".pth")] if folder else []
-    for path in own:
-        if path.is_file():
-            return path
-    if download and folder is not None and architecture in YOLO:
-        from model.detectors.base_weights import fetch_base
+    found = base_file(architecture, folder)
+    if folder is None or found is None or found.name != TORCHVISION_FILES.get(architecture):
+        return found
+    from model.detectors import torchvision_weights
 
-        fetched = fetch_base(architecture, folder)
-        if fetched is not None:
-            return fetched
-    if folder is not None and architecture in TORCHVISION:
-        from model.detectors import torchvision_weights
-
-        if download or (folder / TORCHVISION_FILES[architecture]).is_file():
-            fetched = torchvision_weights.fetch_base(architecture, folder)
-            if fetched is not None:
-                return fetched
-    shipped = SHIPPED / f"{architecture}.safetensors"
-    return shipped if shipped.is_file() else None
+    return torchvision_weights.fetch_base(architecture, folder) or base_file(architecture, None)

@@ -14,10 +14,10 @@ from model.detectors.base import Detector, Image, View
 from model.errors import NotEnoughLabels
 from model.training.config import Progress, TrainingConfig, TrainingReport
 from model.training.freezing import blocks_to_freeze
-from model.training.loop import TrainableNetwork
 from model.training.loop import train as run_training
 from model.training.sampling import BatchSampler, cache_bytes
 from model.training.selection import MeanPrecision
+from model.training.trainable import TrainableNetwork
 
 logger = logging.getLogger(__name__)
 

@@ -29,6 +29,8 @@ HOLE_SIDES = (0.05, 0.2)
 HOLE_COVERS = (0.1, 0.4)
 """How much of the box that it covers most a hole may cover; CALD's."""
 TRIES = 50
+AT_ONCE = 4
+"""Images whose copies are in memory together: those of a photograph take as much as itself."""
 GREY = (114, 114, 114)
 """Around the smaller and the turned copy, the grey that YOLO's letterbox has; holes are black, as CALD's."""
 
@@ -78,12 +80,26 @@ def predict_views(
     own = [View.ORIGINAL, *(view for view in views if view is View.HFLIP)]
     results = [dict(found) for found in predict(images, own, min_score=min_score)]
     for view in copies:
-        made = [_COPIES[view](image, found[View.ORIGINAL]) for image, found in zip(images, results, strict=True)]
-        changed = [copy.image for copy in made if copy.image is not None]
-        seen = iter(predict(changed, (View.ORIGINAL,), min_score=min_score) if changed else ())
-        for copy, found in zip(made, results, strict=True):
-            found[view] = found[View.ORIGINAL] if copy.image is None else copy.to_original(next(seen)[View.ORIGINAL])
+        for start in range(0, len(images), AT_ONCE):
+            block = results[start : start + AT_ONCE]
+            originals = [found[View.ORIGINAL] for found in block]
+            seen = _on_copies(predict, images[start : start + AT_ONCE], originals, view, min_score)
+            for found, detections in zip(block, seen, strict=True):
+                found[view] = detections
     return [{view: found[view] for view in views} for found in results]
+
+
+def _on_copies(
+    predict: Predict, images: Sequence[Image], originals: Sequence[Detections], view: View, min_score: float
+) -> list[Detections]:
+    """What is found on the copies of some images, which are in memory no longer than this takes."""
+    made = [_COPIES[view](image, original) for image, original in zip(images, originals, strict=True)]
+    changed = [copy.image for copy in made if copy.image is not None]
+    seen = iter(predict(changed, (View.ORIGINAL,), min_score=min_score) if changed else ())
+    return [
+        original if copy.image is None else copy.to_original(next(seen)[View.ORIGINAL])
+        for copy, original in zip(made, originals, strict=True)
+    ]
 
 
 def smaller(image: Image, _: Detections) -> Copy:
@@ -91,7 +107,7 @@ def smaller(image: Image, _: Detections) -> Copy:
     height, width = image.shape[:2]
     rows, columns = max(1, round(height * SMALLER)), max(1, round(width * SMALLER))
     copy = np.full_like(image, GREY)
-    copy[:rows, :columns] = Pillow.fromarray(image).resize((columns, rows), Pillow.Resampling.BILINEAR)
+    copy[:rows, :columns] = np.asarray(Pillow.fromarray(image).resize((columns, rows), Pillow.Resampling.BILINEAR))
     gain = np.array([width / columns, height / rows] * 2, np.float32)
 
     def to_original(found: Detections) -> Detections:
@@ -140,10 +156,12 @@ def with_holes(image: Image, original: Detections) -> Copy:
     Without a box, or when none of `TRIES` rectangles is like this, the image is as it was. The same image has the same
     holes whenever it is asked for.
     """
+    if not len(original):
+        return Copy(None, lambda found: found)
     height, width = image.shape[:2]
-    random = np.random.default_rng(zlib.crc32(np.ascontiguousarray(image).tobytes()))
+    random = np.random.default_rng(zlib.crc32(np.ascontiguousarray(image).data))
     copy, holes = image.copy(), 0
-    for _ in range(TRIES if len(original) else 0):
+    for _ in range(TRIES):
         rows, columns = (max(1, round(random.uniform(*HOLE_SIDES) * side)) for side in (height, width))
         top, left = int(random.integers(height - rows + 1)), int(random.integers(width - columns + 1))
         if HOLE_COVERS[0] <= _covers(original.xyxy, left, top, left + columns, top + rows).max() <= HOLE_COVERS[1]:
@@ -167,7 +185,7 @@ def _on_original(found: Detections, boxes: NDArray[np.floating], height: int, wi
     """`found` with these boxes, without those that lie beside the image."""
     inside = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
     moved = replace(found, xyxy=inside, height=height, width=width)
-    return moved.select((inside[:, 2:] > inside[:, :2]).all(axis=1))
+    return moved.select(np.flatnonzero((inside[:, 2:] > inside[:, :2]).all(axis=1)))
 
 
 _COPIES: Mapping[View, Callable[[Image, Detections], Copy]] = {

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import logging
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,15 +19,14 @@ from model.detectors.class_rows import rows_of
 from model.detectors.family import Family, Found, Network
 from model.detectors.faster_rcnn import FasterRCNNFamily
 from model.detectors.fitting import CLASS_ROWS_FACTOR, PLACEHOLDER, fit_network, nothing_found, require_boxes
+from model.detectors.grouping import alike
 from model.detectors.image_views import predict_views
 from model.detectors.ssd import SSDFamily
 from model.detectors.torchvision_training import TorchvisionTrainable
 from model.detectors.torchvision_weights import UNUSED, class_names, load_state, read_state
-from model.detectors.weights import load_tensors, read_weights, save_folder
+from model.detectors.weights import load_tensors, read_weights, require_permission, save_folder, warn_of_random_weights
 from model.errors import WeightsRefused
 from model.training.config import Progress, TrainingConfig, TrainingReport
-
-logger = logging.getLogger(__name__)
 
 FAMILIES: tuple[Family, ...] = (SSDFamily(), FasterRCNNFamily())
 ARCHITECTURES: tuple[str, ...] = tuple(name for family in FAMILIES for name in family.architectures)
@@ -95,7 +92,7 @@ class TorchvisionDetector:
         results: list[dict[View, Detections]] = [{} for _ in images]
         canvases = [self._family.canvas(image.shape[0], image.shape[1], self.image_size) for image in images]
         at_once = max(1, self._family.batch.get(self.device.type, 4) // len(views))
-        for part in _alike(canvases, at_once):
+        for part in alike([canvas.outer for canvas in canvases], at_once):
             chosen = [canvases[i] for i in part]
             found = self._find([images[i] for i in part], chosen, views, min_score)
             for number, view in enumerate(views):
@@ -206,12 +203,7 @@ def create(
     if base is None:
         classes = classes or ()
         network = _build(family, architecture, max(1, len(classes)), seed)
-        logger.warning(
-            "%s starts from random weights: without a base checkpoint the first trainings teach it little and its "
-            "rankings are noise. Put %s.safetensors into the folder of base weights",
-            architecture,
-            architecture,
-        )
+        warn_of_random_weights(architecture)
     else:
         network, known = _from_base(family, architecture, base, allow_pickle=allow_pickle)
         classes = known if classes is None else classes
@@ -250,11 +242,7 @@ def _from_base(family: Family, architecture: str, path: Path, *, allow_pickle: b
         if description["architecture"] != architecture:
             raise WeightsRefused(f"{path} holds a {description['architecture']}, expected a {architecture}")
         return network, tuple(description["classes"])
-    if not allow_pickle:
-        raise WeightsRefused(
-            f"{path} is a pickled file, which can run code when it is opened; give a .safetensors file, or allow it "
-            "explicitly (allow_pickle=True) if you trust where it comes from"
-        )
+    require_permission(path, allow_pickle=allow_pickle)
     state = read_state(path)
     rows, names = class_names(architecture, state, path)
     network = _build(family, architecture, rows, seed=0)
@@ -280,16 +268,6 @@ def _set_classes(family: Family, network: Network, old: Sequence[str], new: Sequ
     """Give the class head one row per name in `new`; names that are also in `old` keep their weights."""
     if tuple(old) != tuple(new):
         family.set_rows(network, rows_of(old, tuple(new) or PLACEHOLDER), torch.Generator().manual_seed(seed))
-
-
-def _alike(canvases: Sequence[Canvas], at_once: int) -> Iterator[list[int]]:
-    """Positions of images with the same canvas, at most `at_once` together."""
-    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for index, canvas in enumerate(canvases):
-        groups[canvas.outer].append(index)
-    for group in groups.values():
-        for start in range(0, len(group), at_once):
-            yield group[start : start + at_once]
 
 
 def _detections(found: Found, canvas: Canvas, view: View) -> Detections:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from model.detectors.family import Family, Network
 from model.detectors.torchvision_losses import lent
-from model.training.loop import Target
 from model.training.losses import DetectionLosses, LossConfig
+from model.training.targets import Target
 
 
 class TorchvisionTrainable:

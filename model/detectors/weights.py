@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -15,6 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from model.errors import WeightsRefused
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 WEIGHTS_NAME = "weights.safetensors"
@@ -77,6 +80,29 @@ def read_description(folder: Path) -> dict[str, Any]:
         WeightsRefused: missing, not JSON, or of a newer format.
     """
     return _checked(folder / DESCRIPTION_NAME, _read_json(folder / DESCRIPTION_NAME))
+
+
+def require_permission(path: Path, *, allow_pickle: bool) -> None:
+    """Refuse to open a pickled file unless the caller said that it may be.
+
+    Raises:
+        WeightsRefused: it may not.
+    """
+    if not allow_pickle:
+        raise WeightsRefused(
+            f"{path} is a pickled file, which can run code when it is opened; give a .safetensors file, or allow it "
+            "explicitly (allow_pickle=True) if you trust where it comes from"
+        )
+
+
+def warn_of_random_weights(architecture: str) -> None:
+    """Say in the log what it costs to start from nothing; `architecture` is a name or the path of a YAML file."""
+    logger.warning(
+        "%s starts from random weights: without a base checkpoint the first trainings teach it little and its "
+        "rankings are noise. Put %s.safetensors into the folder of base weights",
+        architecture,
+        Path(architecture).stem,
+    )
 
 
 def load_tensors(network: nn.Module, tensors: dict[str, Tensor], source: str) -> None:

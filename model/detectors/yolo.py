@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,9 +16,10 @@ from model.data.dataset import DetectionDataset
 from model.detections import Detections
 from model.detectors.base import Image, View
 from model.detectors.fitting import CLASS_ROWS_FACTOR, PLACEHOLDER, fit_network, nothing_found, require_boxes
+from model.detectors.grouping import alike
 from model.detectors.image_views import predict_views
 from model.detectors.letterbox import STRIDE, Letterbox, stack
-from model.detectors.weights import load_tensors, read_weights, save_folder
+from model.detectors.weights import load_tensors, read_weights, require_permission, save_folder, warn_of_random_weights
 from model.detectors.yolo_decode import detections_of
 from model.detectors.yolo_network import (
     PARAMETERS,
@@ -69,17 +69,26 @@ class YoloDetector:
         *,
         pretrained: bool,
     ) -> None:
-        if image_size < STRIDE:
-            raise ValueError(f"image size {image_size} is too small, expected at least {STRIDE}")
         self.architecture = architecture
         self.classes = tuple(classes)
-        self.image_size = -(-image_size // STRIDE) * STRIDE
-        if self.image_size != image_size:
-            logger.warning("Image size %d is no multiple of %d, taking %d", image_size, STRIDE, self.image_size)
+        self.image_size = image_size
         self.device = device
         self.pretrained = pretrained
         self._network = network.to(device).eval()
         self._inference: Network | None = None
+
+    @property
+    def image_size(self) -> int:
+        """Pixels of the longer side that the network sees."""
+        return self._image_size
+
+    @image_size.setter
+    def image_size(self, wanted: int) -> None:
+        if wanted < STRIDE:
+            raise ValueError(f"image size {wanted} is too small, expected at least {STRIDE}")
+        self._image_size = -(-wanted // STRIDE) * STRIDE
+        if self._image_size != wanted:
+            logger.warning("Image size %d is no multiple of %d, taking %d", wanted, STRIDE, self._image_size)
 
     def predict(
         self, images: Sequence[Image], views: Sequence[View] = (View.ORIGINAL,), *, min_score: float = 0.05
@@ -94,16 +103,11 @@ class YoloDetector:
             return nothing_found(images, views)
         results: list[dict[View, Detections]] = [{} for _ in images]
         boxes = [Letterbox.fit(image.shape[0], image.shape[1], self.image_size) for image in images]
-        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for index, box in enumerate(boxes):
-            groups[box.canvas].append(index)
         at_once = max(1, BATCH.get(self.device.type, 16) // len(views))
-        for group in groups.values():
-            for start in range(0, len(group), at_once):
-                part = group[start : start + at_once]
-                found = self._predict_batch([images[i] for i in part], [boxes[i] for i in part], views, min_score)
-                for index, by_view in zip(part, found, strict=True):
-                    results[index].update(by_view)
+        for part in alike([box.canvas for box in boxes], at_once):
+            found = self._predict_batch([images[i] for i in part], [boxes[i] for i in part], views, min_score)
+            for index, by_view in zip(part, found, strict=True):
+                results[index].update(by_view)
         return list(results)
 
     def _predict_batch(
@@ -208,12 +212,7 @@ def create(
     else:
         classes = classes or ()
         network = build(network_description(architecture), max(1, len(classes)), seed=seed)
-        logger.warning(
-            "%s starts from random weights: without a base checkpoint the first trainings teach it little and its "
-            "rankings are noise. Put %s.safetensors into the folder of base weights",
-            architecture,
-            Path(architecture).stem,
-        )
+        warn_of_random_weights(architecture)
     check_size(architecture, network)
     return YoloDetector(network, architecture, classes, image_size, device, pretrained=base is not None)
 
@@ -246,11 +245,7 @@ def _from_base(path: Path, *, allow_pickle: bool) -> tuple[Network, tuple[str, .
     if path.suffix == ".safetensors":
         tensors, description = read_weights(path)
         return _restore(tensors, description, str(path)), tuple(description["classes"]), description["architecture"]
-    if not allow_pickle:
-        raise WeightsRefused(
-            f"{path} is a pickled file, which can run code when it is opened; give a .safetensors file, or allow it "
-            "explicitly (allow_pickle=True) if you trust where it comes from"
-        )
+    require_permission(path, allow_pickle=allow_pickle)
     stored, names = read_ultralytics_file(path)
     tensors = {
         name: value.float() if value.is_floating_point() else value for name, value in stored.state_dict().items()

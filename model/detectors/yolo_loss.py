@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.detectors.ultralytics_library import bbox_iou, make_anchors
-from model.training.loop import Target
 from model.training.losses import DetectionLosses, LossConfig, eiou_of_giou, overlap
 from model.training.losses.uncertainty import LIMIT
+from model.training.targets import Target
 
 
 class YoloLoss(nn.Module):

@@ -23,8 +23,8 @@ from model.detectors.ultralytics_library import (
 from model.detectors.yolo_layers import check_layers
 from model.detectors.yolo_loss import switched_loss
 from model.errors import WeightsRefused
-from model.training.loop import Target
 from model.training.losses import LossConfig
+from model.training.targets import Target
 
 PARAMETERS = {
     "yolov5n": 2_654_816,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -21,7 +21,7 @@ from model.data.dataset import DetectionDataset
 from model.detections import Detections
 from model.detectors.base import Detector, View
 from model.detectors.files import predict_files
-from model.training.evaluation import score
+from model.training.evaluation import FoundBoxes, score
 
 Views = Mapping[View, Detections]
 
@@ -135,21 +135,26 @@ class _Look:
 def _labelled_side(
     strategy: Strategy, look: _Look, pool: DetectionDataset, labelled: Sequence[int], context: RankingContext
 ) -> tuple[RankingContext, pl.DataFrame]:
-    """The context with the quality of each class, and both phases' measurements of the labelled images."""
+    """The context with the quality of each class, and both phases' measurements of the labelled images.
+
+    These are measured while they are read, because the detections of all are gigabytes; so without the quality, which
+    needs them all.
+    """
     views = (View.ORIGINAL, *strategy.views, *strategy.candidate_views)
-    found = dict(look.detections(sorted(labelled), tuple(dict.fromkeys(views))))
-    truth = [pool.images[task] for task in found]
-    seen = score(truth, [item[View.ORIGINAL] for item in found.values()], pool.classes, context.classes)
+    boxes: list[FoundBoxes] = []
+    measured: dict[int, Measurement] = {}
+    closer: dict[int, Measurement] = {}
+    for task, item in look.detections(sorted(labelled), tuple(dict.fromkeys(views))):
+        boxes.append(FoundBoxes.of(item[View.ORIGINAL]))
+        measured[task] = strategy.measure(task, item, context)
+        if strategy.candidate_views:
+            closer[task] = strategy.measure_candidate(task, item, context)
+    seen = score([pool.images[task] for task in measured], boxes, pool.classes, context.classes)
     quality = tuple((seen.per_class[name].ap50 or 0.0) if name in seen.per_class else 0.0 for name in context.classes)
-    context = RankingContext(
-        context.classes, context.label_counts, context.seed, context.budget, tuple(min(1.0, q) for q in quality)
-    )
-    measured = {task: strategy.measure(task, item, context) for task, item in found.items()}
     table = measurement_table(measured, strategy.columns(context))
     if strategy.candidate_views:
-        closer = {task: strategy.measure_candidate(task, item, context) for task, item in found.items()}
         table = with_candidates(table, measurement_table(closer, strategy.candidate_columns(context)))
-    return context, table
+    return replace(context, class_quality=tuple(min(1.0, q) for q in quality)), table
 
 
 def _label_counts(classes: Sequence[str], pool: DetectionDataset, labelled: Sequence[int]) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from model.training.config import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 STATE_NAME = "training.safetensors"
 _HEADER_KEY = "training"
 _NO_MATTER = ("checkpoint", "checkpoint_every", "workers")
@@ -56,6 +56,8 @@ class Checkpoint:
         optimizer: with its parameters in the same order whenever the training is set up.
         scaler: of the gradients.
         device: whose random numbers are drawn besides the CPU's.
+        rank: of this process among those that train together and read the same state, each with random numbers of its
+            own.
 
     Attributes:
         problem: what kept the state from being written or read, None while nothing did.
@@ -69,26 +71,36 @@ class Checkpoint:
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
         device: torch.device,
+        rank: int = 0,
     ) -> None:
-        self._path, self._identity = folder / STATE_NAME, identity
+        self._path, self._identity, self._rank = folder / STATE_NAME, identity, rank
         self._modules, self._optimizer, self._scaler, self._device = modules, optimizer, scaler, device
         self.problem: str | None = None
 
-    def save(self, counters: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    def random_state(self) -> dict[str, Tensor]:
+        """Where this process is among its random numbers, by device type."""
+        state = {"cpu": torch.get_rng_state()}
+        if self._device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self._device)
+        return state
+
+    def save(
+        self, counters: Mapping[str, Any], tensors: Mapping[str, Tensor], random: Sequence[Mapping[str, Tensor]]
+    ) -> None:
         """Write everything; a full disk is no reason to end a training, so that only becomes `problem`.
 
         Args:
             counters: plain JSON values.
             tensors: more tensors, on any device.
+            random: the `random_state` of each process, by rank.
         """
         everything = {f"more/{name}": value for name, value in tensors.items()}
         for part, module in self._modules.items():
             everything |= {f"{part}/{name}": value for name, value in module.state_dict().items()}
         for index, state in self._optimizer.state_dict()["state"].items():
             everything |= {f"optimizer/{index}/{name}": value for name, value in state.items()}
-        everything["random/cpu"] = torch.get_rng_state()
-        if self._device.type == "cuda":
-            everything["random/cuda"] = torch.cuda.get_rng_state(self._device)
+        for rank, states in enumerate(random):
+            everything |= {f"random/{rank}/{kind}": state for kind, state in states.items()}
         document = {
             "format": FORMAT,
             "identity": self._identity,
@@ -118,9 +130,10 @@ class Checkpoint:
             module.load_state_dict(_below(tensors, part))
         self._restore_optimizer(_below(tensors, "optimizer"))
         self._scaler.load_state_dict(document["scaler"])
-        torch.set_rng_state(tensors["random/cpu"])
-        if self._device.type == "cuda" and "random/cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random/cuda"], self._device)
+        random = _below(tensors, f"random/{self._rank}")
+        torch.set_rng_state(random["cpu"])
+        if self._device.type == "cuda" and "cuda" in random:
+            torch.cuda.set_rng_state(random["cuda"], self._device)
         return document["counters"], _below(tensors, "more")
 
     def _restore_optimizer(self, tensors: Mapping[str, Tensor]) -> None:

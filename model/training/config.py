@@ -68,10 +68,10 @@ class Progress:
     """Where a training is.
 
     Attributes:
-        phase: `train` or `evaluate`.
-        iteration: steps done, 1-based; `iterations` is the total.
-        epoch: passes over the training set done, may be fractional.
-        loss: mean over the last steps, None before the first.
+        phase: `train`, `evaluate` (the detector looks at held-out images) or `autoencoder` (that of `al_vae` trains).
+        iteration: steps done, in `evaluate` images, 1-based; `iterations` is the total.
+        epoch: passes over the images of the phase done, may be fractional.
+        loss: mean over the last steps, None before the first and where nothing is trained.
         eta_seconds: expected seconds until the phase ends, None while unknown.
     """
 

@@ -22,6 +22,30 @@ MIN_SCORE = 0.001
 MAX_DETECTIONS = 100
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FoundBoxes:
+    """What an evaluation needs of one image's `Detections`; embeddings are sixty times as much (YOLOv5n).
+
+    Attributes:
+        xyxy: as of `Detections`.
+        score: likewise.
+        label: likewise.
+    """
+
+    xyxy: NDArray[np.float32]
+    score: NDArray[np.float32]
+    label: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, detections: Detections) -> FoundBoxes:
+        """The boxes of `detections`, which need not be kept."""
+        # Copies, because a part of a batch's array keeps all of it in memory.
+        return cls(detections.xyxy.copy(), detections.score.copy(), detections.label.copy())
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+
 @dataclass(frozen=True, slots=True)
 class ClassMetrics:
     """Quality for one class.
@@ -101,20 +125,20 @@ def detect_all(
     *,
     batch_size: int = 8,
     on_progress: Callable[[Progress], None] | None = None,
-) -> tuple[list[LabelledImage], list[Detections], tuple[str, ...]]:
-    """What an evaluation compares: the images that could be read, the detections of each, and why others could not.
+) -> tuple[list[LabelledImage], list[FoundBoxes], tuple[str, ...]]:
+    """What an evaluation compares: the images that could be read, the boxes found in each, and why others could not.
 
     Arguments as `evaluate`.
     """
     evaluated: list[LabelledImage] = []
-    found: list[Detections] = []
+    found: list[FoundBoxes] = []
     skipped: list[str] = []
     files = [image.path for image in dataset.images]
     with closing(predict_files(detector, files, min_score=MIN_SCORE, batch=batch_size)) as outcomes:
         for done, (image, outcome) in enumerate(zip(dataset.images, outcomes, strict=True), 1):
             if isinstance(outcome, Mapping):
                 evaluated.append(image)
-                found.append(outcome[View.ORIGINAL])
+                found.append(FoundBoxes.of(outcome[View.ORIGINAL]))
             else:
                 skipped.append(f"{image.key}: {outcome}")
             if on_progress is not None and (done % batch_size == 0 or done == len(dataset)):
@@ -125,7 +149,7 @@ def detect_all(
 
 def score(
     truth: Sequence[LabelledImage],
-    found: Sequence[Detections],
+    found: Sequence[FoundBoxes | Detections],
     classes: Sequence[str],
     found_classes: Sequence[str] | None = None,
     *,
@@ -137,7 +161,7 @@ def score(
         truth: images with their true boxes.
         found: one per image of `truth`, in the same order.
         classes: what `LabelledImage.label` indexes.
-        found_classes: what `Detections.label` indexes; None for `classes`.
+        found_classes: what `label` of `found` indexes; None for `classes`.
         skipped: passed on.
     """
     counts = np.zeros(len(classes), np.int64)
@@ -159,7 +183,7 @@ def score(
 
 def _average_precision(
     truth: Sequence[LabelledImage],
-    found: Sequence[Detections],
+    found: Sequence[FoundBoxes | Detections],
     classes: Sequence[str],
     found_classes: Sequence[str],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -194,7 +218,7 @@ def _truth_document(truth: Sequence[LabelledImage], classes: Sequence[str]) -> d
 
 
 def _result_rows(
-    found: Sequence[Detections], classes: Sequence[str], found_classes: Sequence[str]
+    found: Sequence[FoundBoxes | Detections], classes: Sequence[str], found_classes: Sequence[str]
 ) -> list[dict[str, Any]]:
     known = {name: c + 1 for c, name in enumerate(classes)}
     category = [known.get(name) for name in found_classes]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from model.data.dataset import LabelledImage
 from model.detections import Detections
-from model.training.evaluation import MAX_DETECTIONS
+from model.training.evaluation import MAX_DETECTIONS, FoundBoxes
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RESAMPLES = 200
@@ -22,7 +22,7 @@ Interval = tuple[float, float]
 
 def quality_intervals(
     truth: Sequence[LabelledImage],
-    found: Sequence[Detections],
+    found: Sequence[FoundBoxes | Detections],
     classes: Sequence[str],
     found_classes: Sequence[str] | None = None,
     *,
@@ -38,7 +38,7 @@ def quality_intervals(
         truth: images with their true boxes.
         found: one per image, in the same order.
         classes: what `LabelledImage.label` indexes.
-        found_classes: what `Detections.label` indexes; None for `classes`.
+        found_classes: what `label` of `found` indexes; None for `classes`.
         resamples: how often the images are drawn.
         seed: of the drawing.
 
@@ -59,17 +59,6 @@ def quality_intervals(
     low, high = np.percentile(values, [2.5, 97.5], axis=0)
     names = ("map50", "map50_95")
     return {name: (float(low[column]), float(high[column])) for column, name in enumerate(names)}
-
-
-def quality(
-    truth: Sequence[LabelledImage],
-    found: Sequence[Detections],
-    classes: Sequence[str],
-    found_classes: Sequence[str] | None = None,
-) -> Interval:
-    """The mAP at IoU 0.5, and from 0.5 to 0.95, of the images as they are: as `evaluation.score`, counted here."""
-    once = _quality(_matched(truth, found, classes, found_classes or classes), np.ones(len(truth)))
-    return float(once[0]), float(once[1])
 
 
 class _Class:
@@ -110,7 +99,7 @@ def _average_precision(item: _Class, weights: NDArray[np.float64], boxes: float)
 
 def _matched(
     truth: Sequence[LabelledImage],
-    found: Sequence[Detections],
+    found: Sequence[FoundBoxes | Detections],
     classes: Sequence[str],
     found_classes: Sequence[str],
 ) -> list[_Class]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from model.errors import ModelError
 from model.training.averaging import WeightAverage
 from model.training.checkpoint import Checkpoint, identity
 from model.training.config import Progress, TrainingConfig, TrainingReport
+from model.training.loss_history import LossHistory
 from model.training.optimization import build_optimizer, mixed_precision_type, rate_factor
 from model.training.peers import Peers, is_out_of_memory
 from model.training.sampling import Batch, BatchSampler
@@ -27,7 +25,8 @@ from model.training.statistics import (
     norms_to_fix,
     take_statistics,
 )
-from model.training.targets import Target, to_device
+from model.training.targets import to_device
+from model.training.trainable import TrainableNetwork
 from model.training.warm_start import shrink_and_perturb
 
 logger = logging.getLogger(__name__)
@@ -35,31 +34,6 @@ logger = logging.getLogger(__name__)
 MAX_GRADIENT_NORM = 10.0
 SMALLEST_BATCH_FOR_NORM = 8
 """Below this, batch statistics are too noisy to learn from, and normalisations that have statistics keep them."""
-LOSS_WINDOW = 10
-"""Steps over which the reported loss is averaged; on a GPU it is only read back this often."""
-
-
-class TrainableNetwork(Protocol):
-    """What a detector family gives the loop.
-
-    It may also have `loss_state`, a module (or None) with what its loss learns in its buffers: that is stored with the
-    state of a training that can be resumed.
-
-    Attributes:
-        module: trained in place.
-        blocks: leading backbone blocks, in order, that can be frozen.
-        fast_parameters: those that learn at `fast_factor` times the rate, e.g. the rows of new classes.
-        fast_factor: at least 1.
-    """
-
-    module: nn.Module
-    blocks: Sequence[nn.Module]
-    fast_parameters: Sequence[nn.Parameter]
-    fast_factor: float
-
-    def loss(self, images: Tensor, targets: Sequence[Target]) -> Tensor:
-        """Mean loss per image, a scalar; `images` has shape (b, 3, h, w), float32 in [0, 1], RGB."""
-        ...
 
 
 def train(
@@ -124,8 +98,7 @@ class _Run:
         self.batch_size = max(1, config.batch_size)
         self.halved = False
         self.notes: list[str] = []
-        self.losses: list[Tensor] = []
-        self.shown: float | None = None
+        self.losses = LossHistory(config.iterations, device)
         self.done = self.resumed_after = 0
         self.seconds_before = 0.0
         self.skipped_before: list[str] = []
@@ -150,7 +123,9 @@ class _Run:
             learned = getattr(network, "loss_state", None)
             if learned is not None:
                 modules["loss"] = learned
-            self.checkpoint = Checkpoint(config.checkpoint, name, modules, self.optimizer, self.scaler, device)
+            self.checkpoint = Checkpoint(
+                config.checkpoint, name, modules, self.optimizer, self.scaler, device, peers.rank
+            )
 
     def go(
         self,
@@ -172,7 +147,12 @@ class _Run:
             self._training_mode()
             try:
                 for batch in batches:
-                    self._step(batch, self.done)
+                    try:
+                        loss = self._gradients(batch)
+                    except (RuntimeError, MemoryError) as error:
+                        self._halve_batch(error)
+                        break
+                    self._update(loss)
                     self.done += 1
                     if on_step is not None:
                         on_step(self.done, self.average.module)
@@ -182,11 +162,9 @@ class _Run:
                         on_progress(self._progress(self.done, time.monotonic() - started))
                     if self.selection.exhausted():
                         break
-            except (RuntimeError, MemoryError) as error:
-                self._halve_batch(error, self.done)
             finally:
                 batches.close()
-        self._mean_loss(self.losses)
+        self.losses.mean()  # fails where they diverged
         if self.selection.best is not None:
             self.average.module.load_state_dict(self.selection.best)
         else:
@@ -233,13 +211,12 @@ class _Run:
 
     def _save(self, elapsed: float) -> None:
         last = self.done == self.config.iterations or self.selection.exhausted()
-        if (
-            self.checkpoint is None
-            or not self.peers.first
-            or not (last or self.done % max(1, self.config.checkpoint_every) == 0)
-        ):
+        if self.checkpoint is None or not (last or self.done % max(1, self.config.checkpoint_every) == 0):
             return
-        self._mean_loss(self.losses[-LOSS_WINDOW:])  # weights that diverged are not worth keeping
+        random = self.peers.from_all(self.checkpoint.random_state())
+        if not self.peers.first:
+            return
+        self.losses.recent()  # fails where they diverged: such weights are not worth keeping
         counters = {
             "done": self.done,
             "batch_size": self.batch_size,
@@ -251,7 +228,7 @@ class _Run:
             "selection": self.selection.counters(),
         }
         best = {f"best/{name}": value for name, value in (self.selection.best or {}).items()}
-        self.checkpoint.save(counters, {"losses": torch.stack(self.losses), **best})
+        self.checkpoint.save(counters, {"losses": self.losses.tensor(), **best}, random)
 
     def _restore(self) -> None:
         found = None if self.checkpoint is None else self.checkpoint.restore()
@@ -262,7 +239,7 @@ class _Run:
         self.batch_size, self.halved, self.notes = counters["batch_size"], counters["halved"], counters["notes"]
         self.skipped_before, self.average.steps = counters["skipped"], counters["average_steps"]
         self.seconds_before = counters["seconds"]
-        self.losses = list(tensors.pop("losses").to(self.device).unbind())
+        self.losses.restore(tensors.pop("losses"))
         best = {name.removeprefix("best/"): value for name, value in tensors.items()}
         self.selection.restore(counters["selection"], best)
         logger.info("Training goes on after step %d of %d", self.done, self.config.iterations)
@@ -270,12 +247,18 @@ class _Run:
     def _skipped(self) -> list[str]:
         return list(dict.fromkeys([*self.skipped_before, *self.sampler.store.skipped]))
 
-    def _step(self, batch: Batch, index: int) -> None:
-        factor = rate_factor(index, self.config.iterations)
+    def _gradients(self, batch: Batch) -> Tensor:
+        """Leave gradients in the parameters, the same in all processes, and return this one's loss.
+
+        Where memory runs out in it, no weight has changed and all processes know: it can be tried again with a smaller
+        batch. Anywhere else, e.g. in a look at validation images, that is an error.
+        """
+        factor = rate_factor(self.done, self.config.iterations)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
-        parameters = self.network.module.parameters()
-        loss = self.peers.step(lambda: self._backward(batch), parameters, self.device)
+        return self.peers.step(lambda: self._backward(batch), self.network.module.parameters(), self.device)
+
+    def _update(self, loss: Tensor) -> None:
         self.peers.average_buffers(getattr(self.network, "loss_state", None))
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.network.module.parameters(), MAX_GRADIENT_NORM)
@@ -283,7 +266,7 @@ class _Run:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(self.network.module)
-        self.losses.append(loss)
+        self.losses.add(loss)
 
     def _backward(self, batch: Batch) -> Tensor:
         loss = self._loss(batch)
@@ -299,12 +282,12 @@ class _Run:
             for norm in self.fixed_norms if self.batch_size > 1 else all_norms(self.network.module):
                 norm.eval()
 
-    def _halve_batch(self, error: Exception, done: int) -> None:
+    def _halve_batch(self, error: Exception) -> None:
         if not is_out_of_memory(error) or self.halved or self.batch_size == 1:
             raise error
         self.halved = True
         smaller = self.batch_size // 2
-        note = f"out of memory at batch size {self.batch_size} after {done} steps, continued with {smaller}"
+        note = f"out of memory at batch size {self.batch_size} after {self.done} steps, continued with {smaller}"
         logger.warning("Training: %s", note)
         self.notes.append(note)
         self.batch_size = smaller
@@ -312,30 +295,19 @@ class _Run:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _mean_loss(self, losses: Sequence[Tensor]) -> float:
-        value = float(torch.stack(list(losses)).float().mean()) if losses else math.nan
-        if losses and not math.isfinite(value):
-            raise ModelError(
-                f"the training diverged: loss is {value} at step {len(self.losses)} of {self.config.iterations}; "
-                "use a lower learning rate"
-            )
-        return value
-
     def _progress(self, done: int, elapsed: float) -> Progress:
-        if self.device.type == "cpu" or done % LOSS_WINDOW == 0 or self.shown is None:
-            self.shown = self._mean_loss(self.losses[-LOSS_WINDOW:])
         total, here = self.config.iterations, done - self.resumed_after
         return Progress(
             phase="train",
             iteration=done,
             iterations=total,
             epoch=done * self.batch_size * self.peers.size / len(self.sampler.store),
-            loss=self.shown,
+            loss=self.losses.shown(),
             eta_seconds=elapsed / here * (total - done) if here >= 3 else None,
         )
 
     def _report(self, seconds: float) -> TrainingReport:
-        tenth = max(1, len(self.losses) // 10)
+        first, last = self.losses.ends()
         notes = list(self.notes)
         if self.selection.without_judge:
             notes.append("no validation image with a box, so the last weights were kept")
@@ -346,8 +318,8 @@ class _Run:
             batch_size=self.batch_size * self.peers.size,
             frozen_blocks=len(self.frozen),
             seconds=self.seconds_before + seconds,
-            first_loss=self._mean_loss(self.losses[:tenth]),
-            last_loss=self._mean_loss(self.losses[-tenth:]),
+            first_loss=first,
+            last_loss=last,
             skipped=tuple(self._skipped()),
             notes=tuple(notes),
             resumed_after=self.resumed_after,

@@ -51,7 +51,8 @@ def rate_factor(step: int, total: int) -> float:
 def mixed_precision_type(device: torch.device) -> torch.dtype | None:
     """The half-width type in which `device` trains faster, None where full precision is better."""
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # By default torch also counts GPUs before Ampere, which emulate it; they have fast float16.
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if device.type == "cpu":
         # Without these instructions bfloat16 is emulated, which is slower than float32.
         native = torch.cpu.get_capabilities()

@@ -7,7 +7,7 @@ middle of a step must still take part in it: the others would wait for it for ev
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -89,6 +89,14 @@ class Peers:
         values = [value]
         dist.broadcast_object_list(values)
         return values[0]
+
+    def from_all(self, value: T) -> list[T]:
+        """What each process has, by rank; all of them have to call this."""
+        if self.alone:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def _average(self, parameters: list[nn.Parameter], failed: bool, device: torch.device) -> int:
         """One reduction for all gradients, whose last elements say who has some and how many processes failed."""

@@ -122,9 +122,8 @@ def _fit(image: NDArray[np.uint8], source: LabelledImage, size: int, stretch: bo
     if stretch:
         new_width = new_height = size
     if (new_width, new_height) != (width, height):
-        # Area averaging keeps thin structures that bilinear sampling would skip when it shrinks a lot.
-        how = cv2.INTER_AREA if ratio < 0.5 else cv2.INTER_LINEAR
-        image = np.asarray(cv2.resize(image, (new_width, new_height), interpolation=how), np.uint8)
+        # Area averaging would keep more of what is thin, but prediction shows networks what the libraries show them.
+        image = np.asarray(cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR), np.uint8)
     xyxy = np.clip(source.xyxy, 0, [width, height] * 2) * ([new_width / width, new_height / height] * 2)
     inside = (xyxy[:, 2:] > xyxy[:, :2]).all(axis=1)
     return Sample(image, xyxy[inside].astype(np.float32), source.label[inside])

@@ -52,6 +52,21 @@ def region(
     }
 
 
+def test_of_boxes_around_one_object_the_most_confident_is_kept() -> None:
+    # The most confident shares 80 of 120 pixels with the first (IoU 0.67) and 70 of 130 with the third (0.54).
+    boxes = [(0, 0, 10, 10), (2, 0, 12, 10), (5, 0, 15, 10), (0, 0, 10, 10)]
+    many = detections(boxes, [0, 0, 0, 1], [0.6, 0.9, 0.5, 0.4], (100, 100))
+
+    def kept(overlap: float) -> list[float]:
+        return [item["score"] for item in to_regions(many, CLASSES, CONFIG, threshold=0, overlap=overlap)]
+
+    assert kept(1.0) == pytest.approx([0.9, 0.6, 0.5, 0.4])
+    assert kept(0.5) == pytest.approx([0.9, 0.4])
+    assert kept(0.55) == pytest.approx([0.9, 0.5, 0.4])
+    assert kept(0.0) == pytest.approx([0.9, 0.4])
+    assert len(to_regions(many, CLASSES, CONFIG, threshold=0)) == 4, "what people draw is never thinned out"
+
+
 def test_a_region_as_label_studio_wants_it() -> None:
     found = to_regions(detections([(20, 10, 100, 60)], [1], [0.75], (100, 200)), CLASSES, CONFIG, threshold=0.5)
     assert len(found) == 1

@@ -81,6 +81,21 @@ def test_learns_an_order_that_holds_for_images_it_never_saw() -> None:
     np.testing.assert_array_equal(again.predict(others), trained.predict(others))
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-6])
+def test_what_all_labelled_images_share_decides_nothing(spread: float) -> None:
+    def with_feature(found: Detections, value: float) -> Detections:
+        assert found.image_embedding is not None
+        embedding = found.image_embedding.copy()
+        embedding[5] = value
+        return replace(found, image_embedding=embedding)
+
+    train = [with_feature(seen(seed), 0.3 + spread * (seed % 2)) for seed in range(40)]
+    predictor = fit_loss_predictor(train, np.array([hidden_loss(found) for found in train]), seed=0, steps=20)
+    same, other = (predictor.predict([with_feature(seen(99), value)])[0] for value in (0.3, 0.8))
+    assert same == other
+    assert np.isfinite(same)
+
+
 def test_true_loss_counts_misses_finds_and_false_alarms() -> None:
     found = Detections(
         xyxy=np.array([[10, 10, 30, 30], [60, 60, 80, 80]], np.float32),

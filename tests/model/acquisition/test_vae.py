@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ from safetensors.torch import save_file
 from torch.distributions import Normal
 from torch.distributions import kl_divergence as reference_divergence
 
+from model.acquisition import vae_training
 from model.acquisition.config import Regions, StrategyConfig
 from model.acquisition.novelty import NoveltyDetector, with_novelty
-from model.acquisition.vae import Vae, VaeConfig, has_vae, load_vae, pictures
+from model.acquisition.vae import PictureErrors, Vae, VaeConfig, has_vae, load_vae, pictures
 from model.acquisition.vae_network import (
     Posterior,
     VaeNetwork,
@@ -145,6 +148,37 @@ def test_equal_seeds_give_equal_weights(halves: tuple[DetectionDataset, Detectio
 
     assert np.array_equal(weights(0), weights(0))
     assert not np.array_equal(weights(0), weights(1))
+
+
+def test_more_objects_than_fit_into_memory_are_drawn(
+    halves: tuple[DetectionDataset, DetectionDataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = VaeConfig(size=16, latent=4, iterations=1, batch_size=2)
+    monkeypatch.setattr(vae_training, "MOST_PICTURES", 25)
+    (one, report), (again, _) = (fit_vae(halves[0], None, config) for _ in range(2))
+    assert halves[0].num_boxes > 25
+    assert (report.train.pictures, report.images) == (25, 40)
+    for name, value in one.network.state_dict().items():
+        assert torch.equal(value, again.network.state_dict()[name])
+    _, whole = fit_vae(halves[0], None, replace(config, regions="image"))
+    assert whole.train.pictures == 40, "one for each image"
+
+
+class Unerring:
+    """Makes no error, without the memory that a network takes."""
+
+    def errors(self, shown: NDArray[np.uint8]) -> PictureErrors:
+        return PictureErrors(*np.zeros((3, len(shown)), np.float32))
+
+
+def test_measuring_takes_no_memory_beside_the_pictures() -> None:
+    shown = np.zeros((500, 64, 64, 3), np.uint8)
+    tracemalloc.start()
+    try:
+        assert measure(Unerring(), shown).pictures == 500  # type: ignore[arg-type]
+        assert tracemalloc.get_traced_memory()[1] < shown.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def image_of(item: LabelledImage) -> NDArray[np.uint8]:

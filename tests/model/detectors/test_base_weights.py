@@ -9,8 +9,9 @@ from socket import socket
 import pytest
 import torch
 
-from model.detectors import base_weights, factory
-from model.detectors.base_weights import fetch_base
+from model.detectors import factory
+from model.detectors.base_weights import fetch_base, stored
+from model.detectors.weights import WEIGHTS_NAME
 from model.detectors.yolo import YoloDetector
 from tests.model.detectors.file_site import published
 
@@ -60,6 +61,55 @@ def test_what_cannot_be_had_is_a_warning(
     assert not list(tmp_path.glob("base/*"))
 
 
+class Made:
+    """A detector of which only the weights file matters; something else happens while it is written."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        self._meanwhile = meanwhile
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir()
+        (folder / WEIGHTS_NAME).write_bytes(b"ours")
+        self._meanwhile()
+
+
+def test_processes_that_make_the_same_do_not_disturb_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "yolov5n.safetensors"
+    (tmp_path / "original.pt").touch()
+    steps: list[int] = []
+
+    def others_move(source: Path, to: Path) -> None:
+        """The move of a large file takes a while, in which another process moves its own."""
+        to.write_bytes(source.read_bytes())
+        if not steps:
+            steps.append(1)
+            monkeypatch.setattr("os.getpid", lambda: 1)
+            assert stored(target, "http://127.0.0.1:9/original.pt", lambda _: made, 1.0) == target  # type: ignore[arg-type,return-value]
+            target.unlink()
+
+    made = Made(lambda: None)
+    monkeypatch.setattr("shutil.move", others_move)
+    assert stored(target, "http://127.0.0.1:9/original.pt", lambda _: made, 1.0) == target  # type: ignore[arg-type,return-value]
+    assert target.read_bytes() == b"ours"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["original.pt", target.name]
+
+
+def test_what_another_process_made_meanwhile_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    target = tmp_path / "yolov5n.safetensors"
+    (tmp_path / "original.pt").touch()
+
+    def fail() -> None:
+        target.write_bytes(b"theirs")
+        raise OSError("no space left")
+
+    with caplog.at_level(logging.WARNING):
+        assert stored(target, "http://127.0.0.1:9/original.pt", lambda _: Made(fail), 1.0) == target  # type: ignore[arg-type,return-value]
+    assert target.read_bytes() == b"theirs"
+    assert not caplog.text
+
+
 def test_a_silent_server_does_not_hang(tmp_path: Path) -> None:
     with socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -68,10 +118,3 @@ def test_a_silent_server_does_not_hang(tmp_path: Path) -> None:
         release = f"http://127.0.0.1:{listening.getsockname()[1]}"
         assert fetch_base("yolov5s", tmp_path, release=release, timeout=0.3) is None
         assert time.monotonic() - started < 5
-
-
-def test_find_base_falls_back_to_the_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base_weights, "fetch_base", lambda *_, **__: None)
-    assert factory.find_base("yolov5n", tmp_path, download=True) == factory.find_base("yolov5n", None)
-    monkeypatch.setattr(base_weights, "fetch_base", lambda name, folder: folder / f"{name}.safetensors")
-    assert factory.find_base("yolov5n", tmp_path, download=True) == tmp_path / "yolov5n.safetensors"

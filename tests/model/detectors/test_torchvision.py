@@ -190,6 +190,9 @@ def test_the_original_file_in_the_folder_is_enough_without_internet(
     monkeypatch.setattr(torchvision_weights, "COCO", {**COCO, LITE: f"http://127.0.0.1:9/{name}"})
     monkeypatch.setitem(factory.TORCHVISION_FILES, LITE, name)
     assert factory.find_base(LITE, tmp_path) == tmp_path / f"{LITE}.safetensors"
+    (tmp_path / f"{LITE}.safetensors").unlink()
+    (tmp_path / name).write_bytes(b"damaged")
+    assert factory.find_base(LITE, tmp_path) is None, "none is shipped for it"
 
 
 @pytest.mark.parametrize("damage", ["missing", "hash", "other network", "no tensors"])

@@ -201,6 +201,11 @@ def test_odd_image_size_is_rounded_up(lively: Make, noise: Noise) -> None:
     detector = lively(("a",), image_size=70)
     assert detector.image_size == 96
     assert first(detector, noise(33, 47)).width == 47
+    detector.image_size = 100  # as the product does when its setting has changed
+    assert detector.image_size == 128
+    assert first(detector, noise(33, 47)).width == 47
+    with pytest.raises(ValueError, match="at least 32"):
+        detector.image_size = 31
 
 
 def test_fusing_changes_nothing(detector: YoloDetector) -> None:

@@ -19,8 +19,8 @@ from model.detectors.yolo_loss import (
     switched_loss,
 )
 from model.detectors.yolo_network import YoloTrainable, _as_float, build, network_description
-from model.training.loop import Target
 from model.training.losses import EIoUMode, LossConfig
+from model.training.targets import Target
 
 NOW = LossConfig(warm_up=0)
 SWITCHES = {

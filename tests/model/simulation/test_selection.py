@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -70,11 +71,13 @@ class Counting(Fake):
     def __init__(self) -> None:
         super().__init__(Fakes(), CLASSES)
         self.asked: list[tuple[tuple[View, ...], int]] = []
+        self.watch: Callable[[], None] = lambda: None
 
     def predict(
         self, images: Sequence[Image], views: Sequence[View] = (View.ORIGINAL,), *, min_score: float = 0.05
     ) -> list[Mapping[View, Detections]]:
         self.asked.append((tuple(views), len(images)))
+        self.watch()
         return super().predict(images, views, min_score=min_score)
 
 
@@ -111,7 +114,8 @@ def test_both_phases_and_the_labelled_side(data: SimulationData) -> None:
 def test_what_is_known_of_the_labels(data: SimulationData) -> None:
     strategy = Recorder()
     query(data, strategy)
-    (context,) = set(strategy.contexts)
+    before, context = dict.fromkeys(strategy.contexts)
+    assert before == replace(context, class_quality=()), "of the labelled images, which it is known from"
     assert (context.classes, context.label_counts, context.budget, context.seed) == (CLASSES, (3, 1, 1), 2, 5)
     # Shown three times red is well placed; once is too little, as the boxes miss by half their side.
     assert context.class_quality == (1.0, 0.0, 0.0)
@@ -120,8 +124,19 @@ def test_what_is_known_of_the_labels(data: SimulationData) -> None:
 def test_a_class_without_a_label_is_unknown(data: SimulationData) -> None:
     strategy = Recorder()
     query(data, strategy, [0, 1, 3])
-    assert strategy.contexts[0].label_counts == (3, 0, 0)
-    assert strategy.contexts[0].class_quality == (1.0, 0.0, 0.0)
+    assert strategy.contexts[-1].label_counts == (3, 0, 0)
+    assert strategy.contexts[-1].class_quality == (1.0, 0.0, 0.0)
+
+
+def test_labelled_images_are_measured_while_they_are_read(tmp_path: Path) -> None:
+    """Detections of thousands of images, with embeddings and in several views, do not fit into memory."""
+    data, strategy = sample(tmp_path, 40), Recorder()
+    detector, measured = Counting(), []
+    detector.watch = lambda: measured.append(len(strategy.closer))
+    detector.fit(data.pool, None, TrainingConfig())
+    choose(strategy, detector, data.pool, range(36), budget=2, seed=5, min_score=0.05)
+    assert detector.asked[:3] == [((View.ORIGINAL, View.HFLIP), count) for count in (16, 16, 4)]
+    assert measured[:3] == [0, 16, 32]
 
 
 def test_an_unreadable_labelled_image_is_told_and_left_out(tmp_path: Path) -> None:

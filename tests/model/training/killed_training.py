@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from model.data.dataset import DetectionDataset, LabelledImage
 from model.training.config import TrainingConfig, TrainingReport
-from model.training.loop import Target, train
+from model.training.loop import train
 from model.training.sampling import BatchSampler
+from model.training.targets import Target
 
 ITERATIONS = 40
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from model.data.dataset import DetectionDataset, LabelledImage
 from model.detections import Detections
 from model.detectors.base import View
 from model.training.config import Progress
-from model.training.evaluation import ClassMetrics, Evaluation, evaluate, score
+from model.training.evaluation import ClassMetrics, Evaluation, detect_all, evaluate, score
 
 
 def truth(*boxes: tuple[float, float, float, float], label: Sequence[int] | None = None) -> LabelledImage:
@@ -127,6 +128,44 @@ def test_evaluate_reads_in_batches_skips_and_is_silent(
     assert [s.iteration for s in steps] == [2, 4, 5]
     assert {s.phase for s in steps} == {"evaluate"}
     assert capsys.readouterr() == ("", "")
+
+
+class Wide(Oracle):
+    """Finds one box in each image, with an embedding; counts how many of these are still in memory."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.alive: WeakSet[Detections] = WeakSet()
+        self.most = 0
+
+    def predict(
+        self, images: Sequence[object], views: Sequence[View] = (View.ORIGINAL,), *, min_score: float = 0.05
+    ) -> list[Mapping[View, Detections]]:
+        self.most = max(self.most, len(self.alive))
+        row = np.arange(6, dtype=np.float32)[None]  # one array for all fields, as of a batch
+        result = []
+        for _ in images:
+            result.append(
+                Kept(row[:, :4], row[:, 4] / np.float32(5), np.zeros(1, np.int64), row[:, :3], 9, 9, embedding=row)
+            )
+            self.alive.add(result[-1])
+        return [{View.ORIGINAL: detections} for detections in result]
+
+
+class Kept(Detections):
+    """Detections that can be watched: those with slots cannot."""
+
+
+def test_only_the_boxes_are_kept_of_what_was_found(squares: Callable[..., DetectionDataset]) -> None:
+    detector = Wide()
+    images, boxes, _ = detect_all(detector, squares(8), batch_size=2)  # type: ignore[arg-type]
+    assert detector.most <= 2, "of the batch before"
+    assert len(images) == len(boxes) == 8
+    assert [(item.xyxy.tolist(), item.score.tolist(), item.label.tolist()) for item in boxes[:1]] == [
+        ([[0, 1, 2, 3]], [pytest.approx(0.8)], [0])
+    ]
+    for item in boxes:
+        assert all(field.base is None for field in (item.xyxy, item.score, item.label)), "they keep others in memory"
 
 
 def test_evaluate_an_empty_data_set() -> None:

@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from model.data.dataset import DetectionDataset
 from model.errors import ModelError, TrainingCancelled
 from model.training.config import Progress, TrainingConfig, TrainingReport
-from model.training.loop import Target, TrainableNetwork, build_optimizer, rate_factor, train
+from model.training.loop import train
+from model.training.optimization import build_optimizer, rate_factor
 from model.training.sampling import BatchSampler
+from model.training.targets import Target
+from model.training.trainable import TrainableNetwork
 
 Squares = Callable[..., DetectionDataset]
 CONFIG = TrainingConfig(iterations=20, batch_size=8, workers=0, mixed_precision=False)
@@ -75,6 +78,15 @@ def test_loss_falls_and_the_average_is_returned(squares: Squares) -> None:
     assert report.notes == ()
     assert not averaged.training
     assert not torch.equal(weights(averaged), weights(network.module))
+
+
+def test_learns_in_float16(squares: Squares, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on GPUs without bfloat16; gradients are scaled so that small ones are not lost."""
+    monkeypatch.setattr("model.training.loop.mixed_precision_type", lambda device: torch.float16)
+    network = BoxCounter()
+    averaged, report = run(squares(), network, replace(CONFIG, iterations=60, mixed_precision=True))
+    assert report.last_loss < 0.7 * report.first_loss
+    assert all(value.dtype is not torch.float16 for value in averaged.state_dict().values())
 
 
 def test_same_seed_same_weights(squares: Squares) -> None:

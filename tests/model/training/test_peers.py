@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 
+from model.errors import TrainingCancelled
+from model.training.config import Progress, TrainingConfig, TrainingReport
+from model.training.loop import train
 from model.training.peers import Peers
+from model.training.sampling import BatchSampler
+from tests.model.training.conftest import draw_squares
+from tests.model.training.killed_training import NoisyCounter, squares
 
 CPU = torch.device("cpu")
 
@@ -55,14 +62,43 @@ def as_one_of_two(rank: int, folder: Path, answers: SimpleQueue[tuple[int, dict[
     peers.average_buffers(norm)
     seen["mean"] = norm.running_mean.tolist()
     seen["from first"] = peers.from_first({"rank": rank})
+    seen["from all"] = peers.from_all({"rank": rank})
+    seen["resumed"] = resumed_as_unbroken(folder)
     answers.put((rank, seen))
     dist.destroy_process_group()
+
+
+def resumed_as_unbroken(folder: Path) -> tuple[int, bool]:
+    """The step after which a stopped training goes on, and whether it ends with the weights of an unbroken one.
+
+    What it trains has a dropout, so that each process draws random numbers of its own.
+    """
+
+    def run(checkpoint: Path | None, stop: int) -> tuple[Tensor, TrainingReport]:
+        def cancel(progress: Progress) -> None:
+            if progress.iteration == stop:
+                raise TrainingCancelled("asked to stop")
+
+        config = TrainingConfig(
+            iterations=6, batch_size=8, workers=0, mixed_precision=False, checkpoint=checkpoint, checkpoint_every=2
+        )
+        sampler = BatchSampler(squares(folder), 64, seed=0)
+        module, report = train(NoisyCounter(), sampler, config, learning_rate=0.02, device=CPU, on_progress=cancel)
+        return torch.cat([value.flatten().double() for value in module.state_dict().values()]), report
+
+    unbroken, _ = run(None, 0)
+    with suppress(TrainingCancelled):
+        run(folder / "state", 3)
+    again, report = run(folder / "state", 0)
+    return report.resumed_after, torch.equal(unbroken, again)
 
 
 @pytest.fixture(name="two", scope="module")
 def two_fixture(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     answers: SimpleQueue[tuple[int, dict[str, Any]]] = torch.multiprocessing.get_context("spawn").SimpleQueue()
-    start_processes(as_one_of_two, (tmp_path_factory.mktemp("peers"), answers), 2, start_method="spawn")
+    folder = tmp_path_factory.mktemp("peers")
+    draw_squares(folder, 12)
+    start_processes(as_one_of_two, (folder, answers), 2, start_method="spawn")
     told = dict(answers.get() for _ in range(2))
     return [told[0], told[1]]
 
@@ -87,9 +123,17 @@ def test_buffers_become_the_mean_and_the_firsts_word_counts(two: list[dict[str, 
     assert [seen["from first"] for seen in two] == [{"rank": 0}] * 2
 
 
+def test_what_each_has_is_known_to_all(two: list[dict[str, Any]]) -> None:
+    assert [seen["from all"] for seen in two] == [[{"rank": 0}, {"rank": 1}]] * 2
+
+
+def test_a_resumed_training_goes_on_with_the_random_numbers_of_each(two: list[dict[str, Any]]) -> None:
+    assert [seen["resumed"] for seen in two] == [(2, True)] * 2
+
+
 def test_alone_nothing_is_sent() -> None:
     peers = Peers.here()
-    assert (peers.alone, peers.first, peers.from_first(3)) == (True, True, 3)
+    assert (peers.alone, peers.first, peers.from_first(3), peers.from_all(3)) == (True, True, 3, [3])
     weight = parameter(2.0)
 
     def compute() -> Tensor:

@@ -5,9 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from model.data.dataset import DetectionDataset, LabelledImage
+from model.detectors.base import View
+from model.detectors.canvas import Canvas, draw
+from model.detectors.letterbox import Letterbox, stack
 from model.errors import NotEnoughLabels
 from model.training.augmentation import Augmentation
 from model.training.sampling import BatchSampler, ImageStore
@@ -107,3 +111,26 @@ def test_images_are_stretched_for_networks_that_see_them_so(tmp_path: Path) -> N
     assert batches[0].xyxy[0].tolist() == [[32, 28, 64, 32]]  # 64 x 16, in the middle of the square
     assert batches[1].xyxy[0].tolist() == [[32, 16, 64, 32]]
     assert batches[1].images[0].max() == 0  # no padding is left
+
+
+def test_a_large_image_is_seen_as_in_prediction(tmp_path: Path) -> None:
+    """Thin lines, which one way of shrinking keeps and another one skips."""
+    path = tmp_path / "large.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (384, 512, 3)).astype(np.uint8)
+    pixels[::7] = pixels[:, ::5] = 255
+    Image.fromarray(pixels).save(path)
+    data = DetectionDataset(("a",), [LabelledImage("1", path, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))])
+    for size in (128, 160, 320):
+        trained = BatchSampler(data, size, seed=0, augmentation=STILL).batch(0, 1, use_mosaic=False).images[0]
+        inner = slice((size - size * 3 // 4) // 2, (size + size * 3 // 4) // 2)
+        box = Letterbox.fit(384, 512, size)
+        shown = stack([pixels], [box])[0, box.top : box.top + box.inner[0], box.left : box.left + box.inner[1]]
+        np.testing.assert_array_equal(trained[inner], shown)
+        canvas = Canvas.proportional(384, 512, size, 32)
+        drawn = draw([pixels], [canvas], [View.ORIGINAL], mean=[0] * 3, std=[1 / 255] * 3, device=torch.device("cpu"))
+        shown = drawn[0, :, : canvas.inner[0], : canvas.inner[1]].permute(1, 2, 0).numpy()
+        np.testing.assert_allclose(trained[inner], shown, atol=1)  # one rounds, the other does not
+    stretched = BatchSampler(data, 128, seed=0, augmentation=STILL, stretch=True).batch(0, 1, use_mosaic=False).images
+    canvas = Canvas.stretched(384, 512, 128)
+    drawn = draw([pixels], [canvas], [View.ORIGINAL], mean=[0] * 3, std=[1 / 255] * 3, device=torch.device("cpu"))
+    np.testing.assert_allclose(stretched[0], drawn[0].permute(1, 2, 0).numpy(), atol=1)

@@ -14,8 +14,9 @@ from model.detectors.yolo import YoloDetector
 from model.errors import TrainingCancelled
 from model.training.config import Progress, TrainingConfig, TrainingReport
 from model.training.evaluation import evaluate
-from model.training.loop import Target, train
+from model.training.loop import train
 from model.training.sampling import BatchSampler
+from model.training.targets import Target
 
 Squares = Callable[..., DetectionDataset]
 CONFIG = TrainingConfig(iterations=20, batch_size=8, workers=0, mixed_precision=False)
@@ -88,6 +89,22 @@ def test_looking_does_not_change_the_training(squares: Squares) -> None:
     averaged, _ = run(squares(), CONFIG, None)
     watched, _ = run(squares(), replace(CONFIG, evaluate_every=3), Script(*[0.1] * 6, 0.9))
     assert torch.equal(weights(averaged), weights(watched))
+
+
+class Hungry(Script):
+    def __call__(self, module: nn.Module, on_progress: Callable[[Progress], None] | None) -> float | None:
+        super().__call__(module, on_progress)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def test_lack_of_memory_in_a_look_is_not_taken_for_that_of_a_step(squares: Squares) -> None:
+    """Of several processes only one looks: were it to go on with a smaller batch, the others would wait for ever."""
+    judge = Hungry(0.1, 0.2)
+    seen: list[Progress] = []
+    with pytest.raises(torch.OutOfMemoryError):
+        run(squares(), replace(CONFIG, evaluate_every=6), judge, seen.append)
+    assert len(judge.seen) == 1
+    assert len(seen) == 5
 
 
 @pytest.mark.parametrize(("patience", "steps", "kept"), [(0, 20, 12), (1, 9, 6), (2, 18, 12), (3, 20, 12)])

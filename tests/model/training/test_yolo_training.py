@@ -68,6 +68,13 @@ def test_same_seed_same_detector(squares: Squares) -> None:
         assert torch.equal(value, again.tensors()[name]), name
 
 
+def test_a_size_that_is_set_later_is_rounded_before_it_trains(squares: Squares) -> None:
+    detector = from_base()
+    detector.image_size = 70
+    assert detector.fit(squares(2), None, replace(SHORT, iterations=1, batch_size=2)).iterations == 1
+    assert detector.description()["image_size"] == 96
+
+
 def test_known_classes_keep_their_rows(squares: Squares) -> None:
     data = squares(6)
     detector = from_base(("blue", "red", "old"))
