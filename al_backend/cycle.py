@@ -27,6 +27,8 @@ from al_backend.facts import Attempt, CancelledTraining, RankingState, Snapshot,
 from al_backend.settings import LearningSettings
 
 __all__ = [
+    "LATE_SHARE",
+    "LATE_TASKS",
     "MAX_ATTEMPTS",
     "REPUBLISH_MARK",
     "UNTRAINED",
@@ -64,6 +66,12 @@ UNTRAINED = "untrained"
 
 MAX_ATTEMPTS = 3
 """Trainings of one and the same snapshot before a person has to ask for another."""
+
+LATE_TASKS, LATE_SHARE = 500, 0.2
+"""More tasks than this, and than this share of a ranking's, that came after it are a reason for another ranking.
+
+Placing them one by one takes longer than ranking all, and so many count for more than the few that they are placed by.
+"""
 
 REPUBLISH_MARK = "+r"
 """Between a version and the number of its later rankings in the model version that Label Studio gets.
@@ -212,6 +220,9 @@ def _ranking(snapshot: Snapshot, state: State) -> list[Action]:
             return [] if ranking.choosing else [Choose(ranking.id)]
         return [Publish(ranking.id)]
     new = tuple(task for task in snapshot.pool if task not in snapshot.scored and task not in ranking.unranked)
+    late = sum(1 for task in new if task > ranking.last_task)
+    if late > max(LATE_TASKS, LATE_SHARE * ranking.ranked) and not state.ranking_cancelled:
+        return [StartRanking(state.active)]
     return [ScoreNew(ranking.id, new)] if new and not state.scoring_new else []
 
 

@@ -36,11 +36,13 @@ class ImageUnavailable(BackendError):
 
     Attributes:
         passing: whether it may be had later: its server was away or busy.
+        lost: whether its server answered that it has none: for good, or because the disk behind it is away.
     """
 
-    def __init__(self, message: str, *, passing: bool = False) -> None:
+    def __init__(self, message: str, *, passing: bool = False, lost: bool = False) -> None:
         super().__init__(message)
         self.passing = passing
+        self.lost = lost
 
 
 class VersionNotFound(BackendError):

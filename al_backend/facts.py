@@ -57,13 +57,16 @@ class RankingState:
     Attributes:
         id: of the ranking, which is also the model version under which it is published.
         created_at: when the pool was listed.
-        missing: shards that should be enqueued: of the next unfinished ones, those neither waiting nor being worked on.
+        missing: shards that should be enqueued: of the next unfinished ones, those neither waiting nor being worked on,
+            nor put off because they failed a moment ago.
         unfinished: number of shards without a result.
         published: whether Label Studio serves this ranking.
         unranked: tasks that the ranking left out on purpose (`pool_size`).
         closer: whether these shards are those of the second phase; the pool's are then finished.
         to_choose: whether the pool is measured and the second phase still has to be listed.
         choosing: whether that is waiting or being worked on.
+        ranked: how many tasks it ranks.
+        last_task: the highest task id that it knows; Label Studio gives later tasks higher ones.
     """
 
     id: str
@@ -75,6 +78,8 @@ class RankingState:
     closer: bool = False
     to_choose: bool = False
     choosing: bool = False
+    ranked: int = 0
+    last_task: int = 0
 
 
 @dataclass(frozen=True, slots=True)

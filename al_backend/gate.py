@@ -14,7 +14,9 @@ CLASS_INSTANCES = 20
 """Validation boxes from which on a class is judged alone."""
 
 
-def judge(candidate: Evaluation, baseline: Evaluation | None, baseline_name: str | None, *, drop: float) -> GateVerdict:
+def judge(
+    candidate: Evaluation, baseline: Evaluation | None, baseline_name: str | None, *, drop: float, gone: int = 0
+) -> GateVerdict:
     """Compare two detectors that were evaluated on the same images.
 
     Small validation sets are noisy: the tolerated overall drop grows by 0.5 / sqrt(boxes), about one standard error of
@@ -25,6 +27,7 @@ def judge(candidate: Evaluation, baseline: Evaluation | None, baseline_name: str
         baseline: of the active version; None when there is none.
         baseline_name: of the active version, for the sentence.
         drop: mAP50 that may be lost beyond what chance explains, in [0, 1]; 1 promotes everything.
+        gone: held-out images whose file vanished during the training; with any, nothing replaces a baseline.
 
     Returns:
         The verdict with its reason. Classes that only one of the two knows are left out of the comparison.
@@ -32,6 +35,13 @@ def judge(candidate: Evaluation, baseline: Evaluation | None, baseline_name: str
     if baseline is None or baseline_name is None:
         return GateVerdict(promoted=True, reason="The first version of the project.", baseline=None)
     measured = {"version": baseline_name, **baseline.as_dict()}
+    if gone:
+        return GateVerdict(
+            promoted=False,
+            reason=f"The files of {gone} held-out images vanished during the training, so there is no fair comparison "
+            f"with {baseline_name}. Is the disk full, or did somebody clear AL_DATA_DIR? Train again.",
+            baseline=measured,
+        )
     shared = sorted(set(candidate.per_class) & set(baseline.per_class))
     old = {name: value for name in shared if (value := baseline.per_class[name].ap50) is not None}
     new = {name: value for name in shared if (value := candidate.per_class[name].ap50) is not None}

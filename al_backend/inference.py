@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,31 +18,44 @@ from al_backend.settings import Settings
 from model.detections import Detections
 from model.detectors.base import Detector, Image, View
 from model.errors import ImageUnreadable
-from model.images import load_image
+from model.images import image_size, load_image
 from model.read_ahead import read_ahead
 
 logger = logging.getLogger(__name__)
 
 BATCH = 16
-"""Images that are decoded and predicted together."""
+"""Images that are decoded and predicted together, if they are not too large for that."""
+
+PIXELS = 200_000_000
+"""Of the images that are decoded together: 16 of a good camera, two of the largest that are read. Three bytes each, and
+the next images are decoded while these are predicted."""
 
 _WARM_DETECTORS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one task: detections per view, or the reason why there are none, which may be a passing one."""
+    """What became of one task: detections per view, or the reason why there are none; see `ImageUnavailable`."""
 
     task_id: int
     detections: Mapping[View, Detections] | None
     error: str | None = None
     passing: bool = False
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Missing:
     reason: str
     passing: bool = False
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    task_id: int
+    file: Path | _Missing
+    pixels: int = 0
 
 
 class Inference:
@@ -94,29 +107,38 @@ class Inference:
         """
         detector = self.detector(project_id, version)
         batches = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
-        for batch, decoded in zip(batches, read_ahead(self._decode, batches), strict=True):
-            readable = [(task, image) for task, image in decoded.items() if not isinstance(image, _Missing)]
-            predicted = detector.predict([image for _, image in readable], views, min_score=min_score)
-            detections = {task: found for (task, _), found in zip(readable, predicted, strict=True)}
-            for task, _ in batch:
-                image = decoded[task]
+        # One thread downloads ahead, another decodes ahead: neither waits for the other, nor the detector for both.
+        for decoded in read_ahead(self._decode, self._groups(read_ahead(self._fetch, batches))):
+            readable = [image for _, image in decoded if not isinstance(image, _Missing)]
+            predicted = iter(detector.predict(readable, views, min_score=min_score) if readable else ())
+            for task, image in decoded:
                 if isinstance(image, _Missing):
-                    yield Outcome(task, None, image.reason, image.passing)
+                    yield Outcome(task, None, image.reason, image.passing, image.lost)
                 else:
-                    yield Outcome(task, detections[task])
+                    yield Outcome(task, next(predicted))
 
-    def _decode(self, items: Sequence[tuple[int, str | None]]) -> dict[int, Image | _Missing]:
-        """The decoded image of each task, or the reason why there is none."""
-        named = [(task, value) for task, value in items if value is not None]
-        files = self._images.fetch_many(named)
-        result: dict[int, Image | _Missing] = {
-            task: _Missing("The task's data names no image under the key that the labelling config expects.")
-            for task, value in items
-            if value is None
-        }
+    def _fetch(self, items: Sequence[tuple[int, str | None]]) -> list[_Found]:
+        """The file of each task with its number of pixels, or the reason why there is none."""
+        files = self._images.fetch_many([(task, value) for task, value in items if value is not None])
+        unnamed = _Missing("The task's data names no image under the key that the labelling config expects.")
+        return [_measured(task, unnamed if value is None else files[task]) for task, value in items]
+
+    @staticmethod
+    def _groups(batches: Iterable[list[_Found]]) -> Iterator[list[_Found]]:
+        """The same in their order, no more at a time than may be in memory as pixels."""
+        for batch in batches:
+            group: list[_Found] = []
+            for found in batch:
+                if group and sum(other.pixels for other in group) + found.pixels > PIXELS:
+                    yield group
+                    group = []
+                group.append(found)
+            yield group
+
+    @staticmethod
+    def _decode(group: Sequence[_Found]) -> list[tuple[int, Image | _Missing]]:
         with ThreadPoolExecutor(max_workers=4) as pool:
-            result.update(zip(files, pool.map(_decode_one, files.values()), strict=True))
-        return result
+            return [(found.task_id, image) for found, image in zip(group, pool.map(_decode_one, group), strict=True)]
 
 
 def image_value(data: Mapping[str, Any], config: LabelingConfig) -> str | None:
@@ -125,10 +147,25 @@ def image_value(data: Mapping[str, Any], config: LabelingConfig) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _decode_one(file: Path | ImageUnavailable) -> Image | _Missing:
+def _measured(task_id: int, file: Path | ImageUnavailable | _Missing) -> _Found:
     if isinstance(file, ImageUnavailable):
-        return _Missing(str(file), file.passing)
+        return _Found(task_id, _Missing(str(file), file.passing, file.lost))
+    if isinstance(file, _Missing):
+        return _Found(task_id, file)
     try:
-        return load_image(file)
+        height, width = image_size(file)
+    except ImageUnreadable as error:
+        return _Found(task_id, _Missing(str(error)))
+    return _Found(task_id, file, height * width)
+
+
+def _decode_one(found: _Found) -> Image | _Missing:
+    if isinstance(found.file, _Missing):
+        return found.file
+    try:
+        return load_image(found.file)
     except ImageUnreadable as error:
         return _Missing(str(error))
+    except Exception as error:  # One image must not cost the others their place in the queue.
+        logger.exception("The image of task %d cannot be decoded", found.task_id)
+        return _Missing(f"The image cannot be decoded: {type(error).__name__}: {error}.")

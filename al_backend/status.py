@@ -18,11 +18,12 @@ from al_backend.cycle import (
 from al_backend.errors import LabelConfigError
 from al_backend.jobs.client import last_error, overview
 from al_backend.jobs.current import cancelled_training, current_ranking, newest_ranking, training_cancelled_at
-from al_backend.jobs.documents import PUBLISHED, read_attempt
+from al_backend.jobs.documents import PUBLISHED, published_model_version, read_attempt
 from al_backend.jobs.failures import last_failures
 from al_backend.jobs.observe import trained_on
 from al_backend.jobs.queues import QueueName, Queues
 from al_backend.jobs.strategies import shortfall
+from al_backend.jobs.tries import in_vain
 from al_backend.labelstudio.client import LabelStudio, Project
 from al_backend.labelstudio.codec import choose_annotation, label_digest
 from al_backend.labelstudio.labeling_config import parse_labeling_config
@@ -62,6 +63,7 @@ def project_status(
     error = last_error(queues, project_id)
     cancelled = cancellation_in_force(newest, cancelled_training(registry, project_id))
     worth = worth_of_labels(versions, learning.stop_gain)
+    ranking = _ranking(registry, project_id, active)
     return {
         "project": {"id": project.id, "title": project.title, "connected": record is not None},
         "labels": _labels(labels, newest, cancelled, learning),
@@ -70,7 +72,7 @@ def project_status(
         "active": None if active is None else _version(active),
         "versions": len(versions),
         "training": _training(registry, project_id, jobs, cancelled),
-        "ranking": _ranking(registry, project_id, active),
+        "ranking": ranking,
         "published": registry.read_document(project_id, PUBLISHED),
         "unreadable": unreadable(registry, project_id, active),
         "problems": [] if newest is None else list(_named(versions, newest.version).problems),
@@ -81,6 +83,8 @@ def project_status(
             *_cancellations(registry, project_id, cancelled, _missing(labels, newest, cancelled, learning)),
             *([worth.sentence] if worth is not None and worth.stop else []),
             *_shortfalls(registry, project_id, active),
+            *_blind(registry, project_id),
+            *in_vain(queues.connection, project_id, None if ranking is None else ranking["id"]),
             *([] if error is None else [f"The last look at the project failed: {error}"]),
         ],
     }
@@ -177,6 +181,19 @@ def _shortfalls(registry: Registry, project_id: int, active: Version | None) -> 
     ranking = newest_ranking(registry.rankings(project_id), None if active is None else active.name)
     sentence = None if ranking is None else shortfall(ranking)
     return [] if sentence is None else [sentence]
+
+
+def _blind(registry: Registry, project_id: int) -> list[str]:
+    """Whether most of the published order is not by what images show."""
+    served = published_model_version(registry, project_id)
+    summary = (None if served is None else registry.read_summary(project_id, served)) or {}
+    count = (summary.get("unreadable") or {}).get("count", 0)
+    if count <= summary.get("images", 0):
+        return []
+    return [
+        f"{count} of the {count + summary['images']} images of the published order could not be read, so it says "
+        f"little. Once they can be had, `al-backend rank {project_id}` makes another."
+    ]
 
 
 def _cancellations(registry: Registry, project_id: int, training: CancelledTraining | None, missing: int) -> list[str]:

@@ -21,12 +21,13 @@ from torchvision.models import detection
 
 from model.data.dataset import DetectionDataset
 from model.data.yolo import write_yolo
-from model.detectors.factory import FASTER_RCNN, YOLO, create, resolve_device
+from model.detectors.factory import create, resolve_device
 from model.detectors.fitting import CLASS_ROWS_FACTOR
 from model.detectors.torchvision_detector import TorchvisionDetector
 from model.detectors.torchvision_training import TorchvisionTrainable
 from model.detectors.yolo import YoloDetector
 from model.detectors.yolo_network import YoloTrainable
+from model.names import FASTER_RCNN, YOLO
 from model.training.augmentation import Augmentation
 from model.training.config import TrainingConfig
 from model.training.loop import train

@@ -18,8 +18,8 @@ from benchmarks._prediction_ways import Ways, ways_for
 from benchmarks._report import Goal, Options, Outcome, main, spread
 from benchmarks._training_ways import CUDA, Steps, TrainingWays, training_ways
 from model.data.reef import OTHER_SPECIES, write_reef
-from model.detectors.factory import FASTER_RCNN, YOLO
 from model.images import load_image
+from model.names import FASTER_RCNN, YOLO
 
 LIGHT = ("yolov5n", "ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_fpn")
 SMALL = LIGHT[:2]

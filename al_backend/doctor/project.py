@@ -17,8 +17,10 @@ from al_backend.doctor.subject import Subject
 from al_backend.errors import BackendError, LabelConfigError, LabelStudioError
 from al_backend.inference import image_value
 from al_backend.jobs.client import error_key
-from al_backend.jobs.documents import read_attempt
+from al_backend.jobs.current import current_ranking
+from al_backend.jobs.documents import published_model_version, read_attempt
 from al_backend.jobs.failures import last_failures
+from al_backend.jobs.tries import in_vain
 from al_backend.labelstudio.client import Project
 from al_backend.labelstudio.images import ImageSource
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
@@ -123,12 +125,33 @@ def _last_run(subject: Subject) -> Iterator[Finding]:
                 f"The last {kind} job failed: {reason}",
                 "Solve what it names; it is tried again by itself.",
             )
+        ranking = None if subject.registry is None else current_ranking(subject.registry, subject.project_id).ranking
+        for sentence in in_vain(subject.queues.connection, subject.project_id, None if ranking is None else ranking.id):
+            yield warning(
+                "repeated work", sentence, "See the log of its worker; an image that is to blame is left out."
+            )
+    yield from _left_out(subject)
     attempt = read_attempt(subject.registry, subject.project_id) if subject.registry is not None else None
     if attempt is not None and attempt.error:
         yield error(
             "training",
             f"The last training failed: {attempt.error}",
             f"Solve what it names; new labels or `al-backend train {subject.project_id}` start the next one.",
+        )
+
+
+def _left_out(subject: Subject) -> Iterator[Finding]:
+    published = None if subject.registry is None else published_model_version(subject.registry, subject.project_id)
+    if subject.registry is None or published is None:
+        return
+    unreadable = (subject.registry.read_summary(subject.project_id, published) or {}).get("unreadable") or {}
+    if unreadable.get("count"):
+        first = unreadable["first"][0]
+        yield warning(
+            "unreadable images",
+            f"{unreadable['count']} images of the published order could not be read, the first is that of task "
+            f"{first['task']}: {first['reason']}",
+            f"`al-backend status {subject.project_id}` lists them all.",
         )
 
 

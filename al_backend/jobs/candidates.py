@@ -8,6 +8,7 @@ from al_backend.inference import image_value
 from al_backend.jobs.client import enqueue_reconcile
 from al_backend.jobs.context import Context, job_running
 from al_backend.jobs.current import is_cancelled
+from al_backend.jobs.doubt import require_readable
 from al_backend.jobs.strategies import strategy_of
 from al_backend.registry import Phase, Ranking
 from model.acquisition.hashing import uniform
@@ -33,6 +34,7 @@ def choose(project_id: int, ranking_id: str) -> int:
             return 0  # a newer version took over; its own ranking will choose
         if is_cancelled(registry, ranking, active):
             return 0
+        require_readable(here, ranking)
         listed = _listed(here, ranking)
         registry.write_closer_tasks(project_id, ranking_id, listed)
         enqueue_reconcile(here.queues, project_id, f"{ranking_id} has {listed.height} images for a closer look")

@@ -22,6 +22,7 @@ from al_backend.jobs.current import cancelled_ranking, training_cancelled_at
 from al_backend.jobs.documents import RANK_REQUEST, TRAIN_REQUEST, now, read_attempt, requested_at
 from al_backend.jobs.liveness import has_worker, in_flight, workers
 from al_backend.jobs.queues import QueueName, Queues
+from al_backend.jobs.tries import forget_tries
 from al_backend.registry import Registry
 
 _PENDING_EXPIRY = 86_400
@@ -214,6 +215,7 @@ def _request(registry: Registry, queues: Queues, project_id: int, name: str, fie
     kind = name.removesuffix("_request")
     request_id = job_name(f"request-{kind}", project_id, int(moment.timestamp() * 1000))
     registry.write_document(project_id, name, {"id": request_id, "requested_at": moment.isoformat(), **fields})
+    forget_tries(queues.connection, project_id)
     enqueue_reconcile(queues, project_id, f"{kind} requested")
     return request_id
 

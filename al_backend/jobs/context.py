@@ -22,6 +22,7 @@ from al_backend.jobs.pace import Pace
 from al_backend.jobs.queues import Queues, connect
 from al_backend.jobs.ranking_memory import RankingMemory
 from al_backend.jobs.shared_settings import adopt
+from al_backend.jobs.tries import Tries, counting_try, tries_begun
 from al_backend.labelstudio.client import LabelStudio
 from al_backend.labelstudio.images import ImageSource
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
@@ -109,7 +110,7 @@ def context() -> Context:
 
 @contextmanager
 def job_running() -> Iterator[Context]:
-    """Marks the current RQ job as alive while the block runs."""
+    """Marks the current RQ job as alive while the block runs, and counts how often it was tried in vain."""
     job = get_current_job()
     here = context()
     if job is None:
@@ -124,8 +125,22 @@ def job_running() -> Iterator[Context]:
         if project is None or kind is None or kind == "reconcile":  # a look keeps its failures itself
             yield here
             return
-        with keeping_failure(connection, int(project), str(kind)):
+        ranking, shard = job.meta.get("ranking"), job.meta.get("shard")
+        what = f"The {kind} job" if shard is None else f"Shard {shard} of {ranking}"
+        with (
+            counting_try(connection, int(project), job.id, what, ranking),
+            keeping_failure(connection, int(project), str(kind)),
+        ):
             yield here
+
+
+def tries_so_far() -> Tries:
+    """Tries of the current RQ job, this one among them; none outside a job."""
+    job = get_current_job()
+    project = None if job is None else job.meta.get("project")
+    if job is None or project is None:
+        return Tries("")
+    return tries_begun(context().queues.connection, int(project), job.id)
 
 
 def report_progress(**values: Any) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from al_backend.cycle import is_validation
 from al_backend.errors import ImageUnavailable
 from al_backend.inference import image_value
+from al_backend.jobs.kept_images import KeptImages
 from al_backend.labelstudio.client import LabelledTask
 from al_backend.labelstudio.codec import choose_annotation, from_annotation, label_digest
 from al_backend.labelstudio.images import ImageSource
@@ -49,6 +50,7 @@ def read_labels(
     *,
     validation_share: float,
     seed: int,
+    kept: KeptImages | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ProjectLabels:
     """Fetch the images of labelled tasks and turn their regions into boxes.
@@ -62,10 +64,10 @@ def read_labels(
         images: where files come from.
         validation_share: share of tasks that is held out.
         seed: of the held-out choice.
+        kept: where the files stay for as long as they are needed; None leaves them in the cache.
         on_progress: called with images done and images in all.
     """
     index = {name: position for position, name in enumerate(config.labels)}
-    digests: dict[int, str] = {}
     postponed: set[int] = set()
     parts: dict[bool, list[LabelledImage]] = {False: [], True: []}
     problems: dict[bool, list[str]] = {False: [], True: []}
@@ -77,9 +79,10 @@ def read_labels(
             annotation = choose_annotation(task.annotations)
             if annotation is None:
                 continue
-            digests[task.id] = label_digest(annotation)
             held_out = is_validation(task.id, validation_share, seed)
             file = files.get(task.id)
+            if isinstance(file, Path) and kept is not None:
+                file = _kept(kept, task.id, file)
             if isinstance(file, ImageUnavailable) and file.passing:
                 postponed.add(task.id)
             image, trouble = _labelled_image(task.id, annotation["result"], file, config, index)
@@ -89,11 +92,24 @@ def read_labels(
         if on_progress is not None:
             on_progress(min(start + chunk, len(tasks)), len(tasks))
     return ProjectLabels(
-        digests,
+        label_digests(tasks),
         DetectionDataset(config.labels, parts[False], tuple(problems[False])),
         DetectionDataset(config.labels, parts[True], tuple(problems[True])),
         frozenset(postponed),
     )
+
+
+def label_digests(tasks: Sequence[LabelledTask]) -> dict[int, str]:
+    """Digest of the chosen annotation per task id; tasks without one are left out."""
+    chosen = ((task.id, choose_annotation(task.annotations)) for task in tasks)
+    return {task_id: label_digest(annotation) for task_id, annotation in chosen if annotation is not None}
+
+
+def _kept(kept: KeptImages, task_id: int, file: Path) -> Path | ImageUnavailable:
+    try:
+        return kept.keep(task_id, file)
+    except FileNotFoundError:
+        return ImageUnavailable("The cache had no room for its image (AL_CACHE_MB).", passing=True)
 
 
 def _labelled_image(

@@ -25,6 +25,7 @@ from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
 from rq.job import Job, JobStatus
 
 from al_backend.jobs.queues import QueueName, Queues
+from al_backend.jobs.tries import is_due
 
 logger = logging.getLogger(__name__)
 
@@ -234,7 +235,7 @@ def ensure_job(
     timeout: int,
     meta: dict[str, Any] | None = None,
 ) -> bool:
-    """Enqueue a job unless it is in flight already; the remains of a dead or finished one are replaced.
+    """Enqueue a job unless it is in flight already, or has failed a moment ago; remains of a former one are replaced.
 
     Args:
         queues: where.
@@ -243,11 +244,14 @@ def ensure_job(
         function: dotted name of the job; it and `args` travel as JSON.
         args: plain values.
         timeout: seconds after which the job is stopped.
-        meta: shown by `/jobs`.
+        meta: shown by `/jobs`; its `project` is the one whose tries count, see `tries.py`.
 
     Returns:
         Whether it was enqueued now; False also when somebody else does so in this moment.
     """
+    project = (meta or {}).get("project")
+    if project is not None and not is_due(queues.connection, int(project), job_id):
+        return False
     turn = f"al:ensuring:{job_id}"
     # Looking, clearing away, enqueueing: who came in between would clear away what was just enqueued.
     if not queues.connection.set(turn, 1, nx=True, px=_TURN):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 import polars as pl
 
@@ -24,6 +25,7 @@ from al_backend.jobs.pool_memory import PoolMemory, superseded
 from al_backend.jobs.queues import QueueName
 from al_backend.jobs.sizes import RETIRE_SLICE, WINDOW
 from al_backend.jobs.strategies import looks_closer, strategy_of
+from al_backend.jobs.tries import put_off
 from al_backend.labelstudio.client import LabelStudio, Project, Task
 from al_backend.labelstudio.codec import choose_annotation, label_digest
 from al_backend.labelstudio.labeling_config import LabelingConfig, parse_labeling_config
@@ -41,8 +43,8 @@ class LabelMemory:
         """Digest of the chosen annotation of every labelled task, as of now."""
         marks = label_studio.label_marks(project_id)
         known = self._known.get(project_id, {})
-        changed = [task for task, mark in marks.items() if task not in known or known[task][0] != mark]
-        fresh = {task: known[task] for task in marks if task in known and task not in set(changed)}
+        fresh = {task: known[task] for task, mark in marks.items() if task in known and known[task][0] == mark}
+        changed = [task for task in marks if task not in fresh]
         for task in label_studio.labelled_tasks(project_id, changed) if changed else ():
             chosen = choose_annotation(task.annotations)
             if chosen is not None:
@@ -209,7 +211,11 @@ def _ranking_state(here: Context, project_id: int, current: Ranking, *, publishe
         else:
             phase, kind = Phase.CLOSER, "closer"
             unfinished = set(listed["shard"]) - registry.finished_shards(project_id, current.id, phase)
-    names = {job_name(kind, project_id, current.id, index): index for index in sorted(unfinished)[:WINDOW]}
+    tasks, drawn = _tasks(here, current), bool(current.strategy.get("pool_size"))
+    # Those that are put off take no place in the window: the others go on meanwhile.
+    later = put_off(queues.connection, project_id)
+    every = ((job_name(kind, project_id, current.id, index), index) for index in sorted(unfinished))
+    names = dict(islice(((name, index) for name, index in every if name not in later), WINDOW))
     waiting = which_in_flight(queues, QueueName.SCORE, list(names))
     return cycle.RankingState(
         id=current.id,
@@ -217,15 +223,16 @@ def _ranking_state(here: Context, project_id: int, current: Ranking, *, publishe
         missing=tuple(index for name, index in names.items() if name not in waiting),
         unfinished=len(unfinished),
         published=published,
-        unranked=_unranked(here, current),
+        unranked=frozenset(tasks.filter(pl.col("shard") < 0)["task_id"].to_list()) if drawn else frozenset(),
         closer=phase is Phase.CLOSER,
         to_choose=to_choose,
         choosing=choosing,
+        ranked=tasks.filter(pl.col("shard") >= 0).height if drawn else tasks.height,
+        last_task=max(tasks["task_id"].to_list(), default=0),
     )
 
 
-def _unranked(here: Context, current: Ranking) -> frozenset[int]:
-    if not current.strategy.get("pool_size"):
-        return frozenset()
-    tasks = here.registry.ranking_tasks(current.project, current.id)
-    return frozenset(tasks.filter(pl.col("shard") < 0)["task_id"].to_list())
+def _tasks(here: Context, current: Ranking) -> pl.DataFrame:
+    registry, project = here.registry, current.project
+    tasks = here.rankings.tasks(current, Phase.POOL, lambda: registry.ranking_tasks(project, current.id))
+    return pl.DataFrame(schema={"task_id": pl.Int64, "shard": pl.Int64}) if tasks is None else tasks

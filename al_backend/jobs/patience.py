@@ -7,6 +7,8 @@ from typing import cast
 
 import redis
 
+from al_backend.errors import BackendError
+
 PATIENCE = 90.0
 """Seconds from the first failure on: three looks at a project, longer than Label Studio needs to start again."""
 
@@ -28,3 +30,7 @@ def may_try_again(connection: redis.Redis, what: str) -> bool:
     connection.set(key, now, nx=True, ex=_FORGOTTEN)
     first = cast("bytes | None", connection.get(key))
     return first is None or now - float(first) < PATIENCE
+
+
+class Postponed(BackendError):
+    """Work was given up for a reason that passes by itself; it is done at a later look."""

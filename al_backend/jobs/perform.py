@@ -32,6 +32,8 @@ _FIRST_SHARDS = 500
 _LEAST_SHARDS = 24
 """Of a pool whose speed is known, so that several workers end at about the same time."""
 _LARGEST_SHARD = 512
+_NEW_JOBS = 16
+"""Jobs with new tasks that are enqueued at one look: other projects wait behind them."""
 _SCORE_TIMEOUT = 900
 _PUBLISH_TIMEOUT = 6 * 3600
 
@@ -55,7 +57,7 @@ def perform(
         decided_at: when the state was read; a training notices what is cancelled after that.
 
     Returns:
-        What was started, for the log.
+        What was started, for the log; "" where it is in flight, or failed a moment ago and is put off.
     """
     queues = here.queues
     pool, config = seen.pool, seen.config
@@ -66,7 +68,7 @@ def perform(
         look_later(queues, project_id, f"{action.version} is active")
         return f"promoting {action.version}, whose training ended before it did"
     if isinstance(action, cycle.Train):
-        ensure_job(
+        started = ensure_job(
             queues,
             QueueName.TRAIN,
             job_name("train", project_id),
@@ -76,9 +78,9 @@ def perform(
             timeout=here.settings.train_timeout,
             meta=meta | {"kind": "train", "reason": action.reason, "decided_at": decided_at.isoformat()},
         )
-        return f"training ({action.reason})"
+        return f"training ({action.reason})" if started else ""
     if isinstance(action, cycle.ColdStart):
-        ensure_job(
+        started = ensure_job(
             queues,
             QueueName.SCORE,
             job_name("cold-start", project_id),
@@ -87,7 +89,7 @@ def perform(
             timeout=_SCORE_TIMEOUT,
             meta=meta | {"kind": "cold_start"},
         )
-        return "a cold start: nothing is trained yet"
+        return "a cold start: nothing is trained yet" if started else ""
     if isinstance(action, cycle.StartRanking):
         cancelled = cancelled_ranking(here.registry, project_id)
         if cancelled is not None and cancelled.at > decided_at:
@@ -96,11 +98,11 @@ def perform(
         _enqueue_shards(here, project_id, created.id, range(min(created.shards, WINDOW)))
         return f"ranking {created.id} of {created.tasks} tasks in {created.shards} shards"
     if isinstance(action, cycle.ScoreShards):
-        _enqueue_shards(here, project_id, action.ranking, action.shards, closer=action.closer)
+        count = _enqueue_shards(here, project_id, action.ranking, action.shards, closer=action.closer)
         kind = "shards of a closer look" if action.closer else "missing shards"
-        return f"{len(action.shards)} {kind} of {action.ranking}"
+        return f"{count} {kind} of {action.ranking}" if count else ""
     if isinstance(action, cycle.Choose):
-        ensure_job(
+        started = ensure_job(
             queues,
             QueueName.PUBLISH,
             job_name("choose", project_id, action.ranking),
@@ -110,9 +112,9 @@ def perform(
             timeout=_SCORE_TIMEOUT,
             meta=meta | {"kind": "choose", "ranking": action.ranking},
         )
-        return f"choosing images of {action.ranking} for a closer look"
+        return f"choosing images of {action.ranking} for a closer look" if started else ""
     if isinstance(action, cycle.Publish):
-        ensure_job(
+        started = ensure_job(
             queues,
             QueueName.PUBLISH,
             job_name("publish", project_id),
@@ -122,30 +124,17 @@ def perform(
             timeout=_PUBLISH_TIMEOUT,
             meta=meta | {"kind": "publish", "ranking": action.ranking},
         )
-        return f"publishing {action.ranking}"
+        return f"publishing {action.ranking}" if started else ""
     if isinstance(action, cycle.ScoreNew):
-        size = _shard_size(here, project_id)
         wanted = set(action.tasks)
         tasks = [(task.id, image_value(task.data, config)) for task in pool if task.id in wanted]
-        for start in range(0, len(tasks), size):
-            part = tasks[start : start + size]
-            ensure_job(
-                queues,
-                QueueName.SCORE,
-                job_name("score-new", project_id, part[0][0]),
-                "al_backend.jobs.ranking.score_new",
-                project_id,
-                action.ranking,
-                part,
-                timeout=_SCORE_TIMEOUT,
-                meta=meta | {"kind": "score_new", "ranking": action.ranking, "tasks": len(part)},
-            )
-        return f"scoring {len(tasks)} new tasks"
+        count = _enqueue_new(here, project_id, action.ranking, tasks)
+        return f"scoring {count} of {len(tasks)} new tasks" if count else ""
     if isinstance(action, cycle.Repoint):
         here.label_studio.publish_model_version(project_id, action.model_version)
         return f"model version was {seen.snapshot.model_version!r}, set back to {action.model_version}"
     if isinstance(action, cycle.Tidy):
-        ensure_job(
+        started = ensure_job(
             queues,
             QueueName.PUBLISH,
             job_name("tidy", project_id),
@@ -154,8 +143,8 @@ def perform(
             timeout=_PUBLISH_TIMEOUT,
             meta=meta | {"kind": "tidy"},
         )
-        return "making room among versions and rankings"
-    ensure_job(
+        return "making room among versions and rankings" if started else ""
+    started = ensure_job(
         queues,
         QueueName.PUBLISH,
         job_name("retire", project_id),
@@ -164,13 +153,13 @@ def perform(
         timeout=_PUBLISH_TIMEOUT,
         meta=meta | {"kind": "retire", "model_versions": list(action.model_versions)},
     )
-    return f"retiring {', '.join(action.model_versions) or 'duplicates'}"
+    return f"retiring {', '.join(action.model_versions) or 'duplicates'}" if started else ""
 
 
 def _enqueue_shards(
     here: Context, project_id: int, ranking_id: str, shards: range | tuple[int, ...], *, closer: bool = False
-) -> None:
-    for index in shards:
+) -> int:
+    return sum(
         ensure_job(
             here.queues,
             QueueName.SCORE,
@@ -183,6 +172,32 @@ def _enqueue_shards(
             timeout=_SCORE_TIMEOUT,
             meta={"project": project_id, "kind": "score", "ranking": ranking_id, "shard": index},
         )
+        for index in shards
+    )
+
+
+def _enqueue_new(here: Context, project_id: int, ranking_id: str, tasks: list[tuple[int, str | None]]) -> int:
+    """Enqueue as many tasks as `_NEW_JOBS` take, the others are left to a later look; returns how many."""
+    size = _shard_size(here, project_id)
+    parts = [tasks[start : start + size] for start in range(0, len(tasks), size)]
+    count = jobs = 0
+    for part in parts:
+        if jobs == _NEW_JOBS:
+            break
+        enqueued = ensure_job(
+            here.queues,
+            QueueName.SCORE,
+            job_name("score-new", project_id, part[0][0]),
+            "al_backend.jobs.ranking.score_new",
+            project_id,
+            ranking_id,
+            part,
+            timeout=_SCORE_TIMEOUT,
+            meta={"project": project_id, "kind": "score_new", "ranking": ranking_id, "tasks": len(part)},
+        )
+        jobs += enqueued
+        count += len(part) * enqueued
+    return count
 
 
 def _create_ranking(

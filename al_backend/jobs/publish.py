@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Callable
 
 import polars as pl
 
@@ -17,8 +15,10 @@ from al_backend.jobs.client import look_later
 from al_backend.jobs.context import Context, job_running, report_progress
 from al_backend.jobs.current import current_ranking, is_cancelled
 from al_backend.jobs.documents import PUBLISHED, now, published_model_version
+from al_backend.jobs.doubt import require_readable
+from al_backend.jobs.importing import import_rows
 from al_backend.jobs.pool_memory import superseded
-from al_backend.jobs.ranking import order, placement_of, prediction_items
+from al_backend.jobs.ranking import order, placement_of
 from al_backend.jobs.sizes import BLOCK, RETIRE_SLICE
 from al_backend.registry import Ranking
 
@@ -28,14 +28,27 @@ logger = logging.getLogger(__name__)
 def publish(project_id: int, ranking_id: str) -> int:
     """Job: order a measured ranking, import it, and only then make Label Studio serve it.
 
-    May be killed and run again: what was imported before is read back and not imported twice. One that a person
-    cancels ends after its chunk; what it has imported is retired as the predictions of former versions are.
+    One of which no task is open any more is removed instead, so that the present pool is ranked. One whose images could
+    not be read is put off, see `doubt.py`. May be killed and run again: what was imported before is read back and not
+    imported twice. One that a person cancels ends after its chunk; what it has imported is retired as the predictions
+    of former versions are.
 
     Returns:
         Predictions imported by this run.
     """
     with job_running() as here:
         ranking = here.registry.ranking(project_id, ranking_id)
+        if _is_of_the_past(here, ranking):
+            logger.info(
+                "Project %d: no task of %s is open any more; the present ones are ranked", project_id, ranking_id
+            )
+            here.registry.delete_ranking(project_id, ranking_id)
+            look_later(here.queues, project_id, f"{ranking_id} is of the past")
+            return 0
+        if here.registry.read_order(project_id, ranking_id, ("task_id",)) is None and (
+            here.registry.closer_tasks(project_id, ranking_id) is None
+        ):
+            require_readable(here, ranking)  # else that was asked before the closer look
         tasks = order(here, ranking).height
         ordered_at = now()
         started = time.monotonic()
@@ -85,6 +98,15 @@ def retire(project_id: int) -> int:
         return deleted
 
 
+def _is_of_the_past(here: Context, ranking: Ranking) -> bool:
+    """Whether all tasks of a ranking are labelled or deleted, and others wait."""
+    if published_model_version(here.registry, ranking.project) == ranking.model_version:
+        return False
+    open_tasks = here.label_studio.open_task_ids(ranking.project)
+    listed = here.registry.ranking_tasks(ranking.project, ranking.id)
+    return bool(open_tasks) and open_tasks.isdisjoint(listed.filter(pl.col("shard") >= 0)["task_id"].to_list())
+
+
 class _PublicationCancelled(BackendError):
     """A person cancelled the ranking that is being published."""
 
@@ -109,30 +131,9 @@ def _import(here: Context, ranking: Ranking) -> int:
             report_progress(phase="publish", iteration=before + count, iterations=len(missing))
             _stop_if_cancelled(here, ranking)
 
-        def importing(frame: pl.DataFrame, look: Callable[[int], None] = look) -> tuple[int, tuple[int, ...]]:
-            report = client.import_predictions(
-                project_id,
-                prediction_items(frame, ranking.model_version),
-                chunk=here.settings.publish_chunk,
-                pause=here.settings.publish_pause,
-                rate=here.settings.publish_rate,
-                absent=True,
-                on_progress=look,
-            )
-            connection = here.queues.connection
-            telemetry.add(connection, metrics.PREDICTIONS_WRITTEN, report.created, project=project_id)
-            telemetry.add(connection, metrics.PREDICTIONS_DROPPED, len(report.dropped), project=project_id)
-            return report.created, report.dropped
-
-        some, dropped = importing(todo)
-        if dropped:
-            logger.warning("Project %d: Label Studio dropped the boxes of tasks %s", project_id, list(dropped)[:20])
-            # A task must not fall out of the queue because of its boxes: it keeps its place without them.
-            empty = pl.lit(json.dumps([])).alias("regions")
-            again, still = importing(todo.filter(pl.col("task_id").is_in(list(dropped))).with_columns(empty))
-            some += again
-            if still:
-                logger.error("Project %d: Label Studio takes no prediction for tasks %s", project_id, list(still)[:20])
+        some, still = import_rows(here, ranking, todo, absent=True, on_progress=look)
+        if still:
+            logger.error("Project %d: Label Studio takes no prediction for tasks %s", project_id, list(still)[:20])
         created += some
         done += len(todo)
     return created

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import polars as pl
 
-from al_backend import logs, metrics
+from al_backend import metrics
 from al_backend.errors import BackendError
-from al_backend.inference import BATCH, Outcome
-from al_backend.jobs import telemetry
+from al_backend.jobs import measuring, telemetry
 from al_backend.jobs.candidates import readable_and_labelled
 from al_backend.jobs.client import enqueue_reconcile, look_later
-from al_backend.jobs.context import INTERLUDE, Context, job_name, job_running
+from al_backend.jobs.context import Context, job_name, job_running
 from al_backend.jobs.current import is_cancelled
 from al_backend.jobs.current import newest_ranking as newest_ranking
 from al_backend.jobs.documents import THROUGHPUT, published_model_version
-from al_backend.jobs.patience import may_try_again
+from al_backend.jobs.importing import import_rows
+from al_backend.jobs.measuring import Measured, measure_carefully
+from al_backend.jobs.patience import Postponed, may_try_again
 from al_backend.jobs.queue_head import pool_summary, queue_head
 from al_backend.jobs.ranking_memory import Placement
 from al_backend.jobs.sizes import WINDOW
 from al_backend.jobs.strategies import strategy_of
-from al_backend.labelstudio.codec import to_regions
-from al_backend.labelstudio.labeling_config import LabelingConfig
 from al_backend.registry import Phase, Ranking
 from model.acquisition.order import order_scores, place
-from model.acquisition.strategy import RankingContext, Strategy
-from model.detectors.base import View
 
 logger = logging.getLogger(__name__)
 
 _IDS = 2**20  # task ids that a score tells apart
+_SOME_LOST = 4  # images of a shard; fewer say nothing about their server
 
 
 def score_shard(project_id: int, ranking_id: str, index: int, closer: bool = False) -> int:
@@ -67,11 +62,11 @@ def score_shard(project_id: int, ranking_id: str, index: int, closer: bool = Fal
         tasks = everything.filter(pl.col("shard") == index)
         items = list(zip(tasks["task_id"].to_list(), tasks["image"].to_list(), strict=True))
         started = time.monotonic()
-        frame, postponed = _measure(here, ranking, items, closer=closer, interlude=INTERLUDE.get())
-        if postponed and may_try_again(
-            here.queues.connection, job_name("shard", project_id, ranking_id, phase.value, index)
-        ):
-            raise BackendError(f"{_some_images(postponed)} The shard is measured again at the next look.")
+        work = job_name("shard", project_id, ranking_id, phase.value, index)
+        measured = measure_carefully(here, ranking, items, closer=closer, work=work)
+        frame, postponed = measured.frame, _may_pass(measured)
+        if postponed and may_try_again(here.queues.connection, work):
+            raise Postponed(f"{_some_images(postponed)} The shard is measured again at the next look.")
         if closer:
             frame = frame.with_columns(tasks["labelled"])
         registry.write_shard(project_id, ranking_id, index, frame, phase)
@@ -102,39 +97,39 @@ def score_new(project_id: int, ranking_id: str, items: list[tuple[int, str | Non
         if published_model_version(here.registry, project_id) != ranking.model_version or not items:
             return 0
         ids = [task for task, _ in items]
+        work = job_name("late", project_id, ranking_id, ids[0])
         have = here.label_studio.tasks_with_version(project_id, ranking.model_version, first=min(ids), last=max(ids))
         items = [(task, value) for task, value in items if task not in have]
         if not items:
             return 0
         started = time.monotonic()
-        measured, postponed = _measure(here, ranking, items, closer=True, interlude=INTERLUDE.get())
+        found = measure_carefully(here, ranking, items, closer=True, work=work)
         _count(here, project_id, len(items), time.monotonic() - started)
         later = [
             task
-            for task in postponed
+            for task in found.postponed
             if may_try_again(here.queues.connection, job_name("late", project_id, ranking_id, task))
         ]
-        frame = place_measured(here, ranking, measured.filter(~pl.col("task_id").is_in(later)))
+        frame = place_measured(here, ranking, found.frame.filter(~pl.col("task_id").is_in(later)))
         if not frame.height:
             return 0
         # Kept beside the ranking's shards, under an index of its own, so that `status` knows the reasons of failures.
         index = ranking.shards + int(frame["task_id"][0])
         here.registry.write_shard(project_id, ranking_id, index, _as_in_pool(ranking, frame))
-        report = here.label_studio.import_predictions(
-            project_id,
-            prediction_items(frame, ranking.model_version),
-            chunk=here.settings.publish_chunk,
-            pause=here.settings.publish_pause,
-            rate=here.settings.publish_rate,
-        )
-        telemetry.add(here.queues.connection, metrics.PREDICTIONS_WRITTEN, report.created, project=project_id)
-        look_later(here.queues, project_id, f"{report.created} new tasks are placed")
-        return report.created
+        created, refused = import_rows(here, ranking, frame)
+        if refused and not created:
+            there = here.label_studio.task_ids(project_id, first=min(refused), last=max(refused))
+            left = sorted(there.intersection(refused))
+            if left:  # without an error every look would measure them again
+                raise BackendError(f"Label Studio takes no prediction for the tasks {left[:20]}.")
+        if created:
+            look_later(here.queues, project_id, f"{created} new tasks are placed")
+        return created
 
 
 def measure_live(here: Context, ranking: Ranking, items: list[tuple[int, str | None]]) -> pl.DataFrame:
     """Measurements and order scores of tasks that Label Studio asks for one by one."""
-    return place_measured(here, ranking, _measure(here, ranking, items, closer=True)[0])
+    return place_measured(here, ranking, measuring.measure_live(here, ranking, items))
 
 
 def order(here: Context, ranking: Ranking) -> pl.DataFrame:
@@ -201,91 +196,26 @@ def placement_of(here: Context, ranking: Ranking) -> Placement:
     return Placement.of(known, here.registry.read_fitted(ranking.project, ranking.id))
 
 
-def prediction_items(frame: pl.DataFrame, model_version: str) -> list[dict[str, Any]]:
-    """The frame's rows as Label Studio's import takes them."""
-    return [
-        {
-            "task": row["task_id"],
-            "result": json.loads(row["regions"]),
-            "score": row["order_score"],
-            "model_version": model_version,
-        }
-        for row in frame.select("task_id", "regions", "order_score").iter_rows(named=True)
-    ]
-
-
 def _as_in_pool(ranking: Ranking, placed: pl.DataFrame) -> pl.DataFrame:
     """Late tasks with the columns that the pool's shards have, so that they can be read together."""
     strategy, context = strategy_of(ranking)
     return placed.drop("order_score", *strategy.candidate_columns(context))
 
 
-def _measure(
-    here: Context,
-    ranking: Ranking,
-    items: Sequence[tuple[int, str | None]],
-    *,
-    closer: bool,
-    interlude: Callable[[], None] | None = None,
-) -> tuple[pl.DataFrame, dict[int, str]]:
-    """One row per task (task_id, the strategy's measurements, regions as JSON text, error), and the passing errors.
+def _may_pass(measured: Measured) -> dict[int, str]:
+    """The reasons that may be others in a moment, by task.
 
-    Args:
-        here: of this process.
-        ranking: whose strategy measures.
-        items: task id and image value.
-        closer: whether to measure what both phases do, or the first alone.
-        interlude: called between two batches.
+    A single image that its server does not have is gone. Where most of a shard are, the disk of the server may be.
     """
-    strategy, context = strategy_of(ranking)
-    config = here.labeling_config(ranking.project)
-    threshold = ranking.strategy["measure_threshold"]
-    rows: list[dict[str, Any]] = []
-    postponed: dict[int, str] = {}
-    for outcome in here.inference.detect(
-        ranking.project, ranking.version, items, views=_views(strategy, closer), min_score=threshold
-    ):
-        rows.append(_row(outcome, strategy, context, config, ranking, closer))
-        if outcome.passing:
-            postponed[outcome.task_id] = str(outcome.error)
-        if interlude is not None and len(rows) % BATCH == 0:
-            interlude()
-    measured = strategy.columns(context) | (strategy.candidate_columns(context) if closer else {})
-    schema: dict[str, Any] = {"task_id": pl.Int64, **measured, "regions": pl.String, "error": pl.String}
-    return pl.DataFrame(rows, schema=schema), postponed
+    if len(measured.lost) < max(_SOME_LOST, measured.frame.height // 2 + 1):
+        return measured.postponed
+    gone = measured.frame.filter(pl.col("task_id").is_in(measured.lost)).select("task_id", "error")
+    return measured.postponed | dict(gone.iter_rows())
 
 
 def _some_images(postponed: dict[int, str]) -> str:
     task, reason = next(iter(postponed.items()))
     return f"{len(postponed)} images cannot be had at present, the first is that of task {task}: {reason}"
-
-
-def _views(strategy: Strategy, closer: bool) -> tuple[View, ...]:
-    """The views that a strategy asks for, and the original always: pre-annotations are made of it."""
-    wanted = {*strategy.views, *(strategy.candidate_views if closer else ())}
-    return (View.ORIGINAL, *sorted(wanted - {View.ORIGINAL}))
-
-
-def _row(
-    outcome: Outcome,
-    strategy: Strategy,
-    context: RankingContext,
-    config: LabelingConfig,
-    ranking: Ranking,
-    closer: bool,
-) -> dict[str, Any]:
-    if outcome.detections is None:
-        with logs.bound(task=outcome.task_id):
-            logger.info("An image goes to the end of the queue: %s", outcome.error)
-        return {"task_id": outcome.task_id, "regions": "[]", "error": outcome.error or "The image could not be read."}
-    threshold = config.score_threshold if config.score_threshold is not None else ranking.strategy["score_threshold"]
-    overlap = ranking.strategy.get("box_overlap", 1.0)  # rankings of older releases kept every box
-    found = outcome.detections[View.ORIGINAL]
-    regions = to_regions(found, context.classes, config, threshold=threshold, overlap=overlap)
-    measured = strategy.measure(outcome.task_id, outcome.detections, context)
-    if closer:
-        measured |= strategy.measure_candidate(outcome.task_id, outcome.detections, context)
-    return {"task_id": outcome.task_id, **measured, "regions": json.dumps(regions), "error": None}
 
 
 def _count(here: Context, project_id: int, images: int, seconds: float) -> None:

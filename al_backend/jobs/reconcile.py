@@ -84,7 +84,8 @@ def _reconcile(here: Context, project_id: int) -> list[str]:
         note_observation(here, project_id, seen, state, settings)
     except RegistryError as error:  # a full disk takes the dashboard's view, not the work that needs no disk
         logger.warning("Project %d: what this look saw is not kept: %s", project_id, error)
-    return [perform(here, project_id, action, seen, settings, decided_at) for action in decided]
+    done = [perform(here, project_id, action, seen, settings, decided_at) for action in decided]
+    return [what for what in done if what]
 
 
 def _report(here: Context, project_id: int, snapshot: cycle.Snapshot, state: cycle.State) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from al_backend import logs, metrics
 from al_backend.child_process import die_with_parent
@@ -19,10 +20,13 @@ from al_backend.jobs import telemetry
 from al_backend.jobs.autoencoder import train_autoencoder
 from al_backend.jobs.cancel import TrainingWatch
 from al_backend.jobs.client import look_later
-from al_backend.jobs.context import Context, decided_at, job_running, report_progress
-from al_backend.jobs.dataset import ProjectLabels, read_labels
+from al_backend.jobs.context import Context, decided_at, job_name, job_running, report_progress
+from al_backend.jobs.dataset import ProjectLabels, label_digests, read_labels
 from al_backend.jobs.documents import fail_attempt, now, start_attempt, withdraw_attempt
+from al_backend.jobs.kept_images import gone, keeping_images
+from al_backend.jobs.liveness import in_flight
 from al_backend.jobs.log_tail import keeping_log
+from al_backend.jobs.queues import QueueName
 from al_backend.jobs.room import require_room
 from al_backend.labelstudio.labeling_config import parse_labeling_config
 from al_backend.registry import Version
@@ -48,7 +52,7 @@ def train(project_id: int, from_scratch: bool) -> str:
     """Job: train on all labels, evaluate, register, and promote through the gate.
 
     Killed at any moment it leaves no version; the next reconcile starts it again. Cancelled by a person it leaves none
-    either; a later training on the same labels goes on where this one was.
+    either; a later training on the same labels goes on where this one was. One that fails is tried again later.
 
     Returns:
         The new version's name; "" when it was cancelled.
@@ -59,16 +63,16 @@ def train(project_id: int, from_scratch: bool) -> str:
             os.nice(_NICENESS)  # the web server and the inference worker share these cores
         try:
             with logs.bound(), keeping_log(here.queues.connection):
-                return _train(here, project_id, from_scratch)
+                name = _train(here, project_id, from_scratch)
         except TrainingCancelled as error:
             logger.info("%s", error)
             _count(here, project_id, "cancelled")
-            return ""
+            name = ""
         except Exception:
             _count(here, project_id, "failed")
             raise
-        finally:
-            look_later(here.queues, project_id, "a training ended")
+        look_later(here.queues, project_id, "a training ended")
+        return name
 
 
 def _count(here: Context, project_id: int, outcome: str) -> None:
@@ -81,6 +85,7 @@ def _train(here: Context, project_id: int, from_scratch: bool) -> str:
     here.registry.cleanup(project_id)  # what killed trainings have left half-written
     watch = TrainingWatch(here.registry, project_id, decided_at() or started_at)
     watch.check()
+    require_room(here.registry, project_id, here.settings.data_dir, _active_version(here, project_id))
     report_progress(phase="labels", iteration=0, iterations=1)
     config = parse_labeling_config(here.label_studio.project(project_id).label_config)
     tasks = sorted(here.label_studio.labelled_tasks(project_id), key=lambda task: task.id)
@@ -89,24 +94,27 @@ def _train(here: Context, project_id: int, from_scratch: bool) -> str:
         watch.check()
         report_progress(phase="images", iteration=done, iterations=total)
 
-    labels = read_labels(
-        tasks,
-        config,
-        here.images,
-        validation_share=settings.validation_share,
-        seed=settings.seed,
-        on_progress=reading,
-    )
-    require_room(here.registry, project_id, here.settings.data_dir, _active_version(here, project_id))
-    digest = Snapshot(config.labels, labels.digests, (), "", frozenset(), {}, frozenset(), (), started_at).digest
+    classes, digests = config.labels, label_digests(tasks)
+    digest = Snapshot(classes, digests, (), "", frozenset(), {}, frozenset(), (), started_at).digest
+    # Before anything that may take long or need memory: a training that dies of it has to count.
     attempt = start_attempt(here.registry, project_id, digest)
     try:
-        if not labels.train.num_boxes:
-            raise NotEnoughLabels(
-                f"{len(labels.train)} labelled images without a single box of {', '.join(config.labels)}; "
-                "label some objects first."
+        with keeping_images(here.settings.data_dir, project_id, partial(_is_in_work, here)) as kept:
+            labels = read_labels(
+                tasks,
+                config,
+                here.images,
+                validation_share=settings.validation_share,
+                seed=settings.seed,
+                kept=kept,
+                on_progress=reading,
             )
-        return _fit_and_register(here, project_id, settings, labels, digest, started_at, from_scratch, watch)
+            if not labels.train.num_boxes:
+                raise NotEnoughLabels(
+                    f"{len(labels.train)} labelled images without a single box of {', '.join(config.labels)}; "
+                    "label some objects first."
+                )
+            return _fit_and_register(here, project_id, settings, labels, digest, started_at, from_scratch, watch)
     except TrainingCancelled:
         withdraw_attempt(here.registry, project_id, attempt)
         raise
@@ -153,7 +161,13 @@ def _fit_and_register(
     report_progress(phase="evaluate", iteration=0, iterations=1)
     candidate, intervals = _evaluate_candidate(detector, labels.validation)
     baseline = None if parent is None else _evaluate_version(here, project_id, parent, labels.validation)
-    verdict = judge(candidate, baseline, None if parent is None else parent.name, drop=settings.gate_drop)
+    verdict = judge(
+        candidate,
+        baseline,
+        None if parent is None else parent.name,
+        drop=settings.gate_drop,
+        gone=len(gone(labels.validation)),
+    )
     counts = labels.train.class_counts()
     version = Version(
         name=name,
@@ -194,6 +208,10 @@ def _fit_and_register(
         "Project %d: %s %s. %s", project_id, name, "promoted" if verdict.promoted else "refused", verdict.reason
     )
     return name
+
+
+def _is_in_work(here: Context, project_id: int) -> bool:
+    return in_flight(here.queues, QueueName.TRAIN, job_name("train", project_id))
 
 
 def _active_version(here: Context, project_id: int) -> Version | None:

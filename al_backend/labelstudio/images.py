@@ -6,6 +6,7 @@ The SDK's downloader has no size limit and no timeout, follows any address, and 
 
 from __future__ import annotations
 
+import logging
 import ssl
 import time
 from collections.abc import Iterable
@@ -19,10 +20,13 @@ from al_backend.errors import ImageUnavailable, LabelStudioError
 from al_backend.labelstudio.image_address import Address, HostRules, decode_data_uri, resolve, served_path
 from al_backend.labelstudio.image_cache import ImageCache
 from al_backend.labelstudio.image_network import Deadline, Judge, JudgedTransport
+from al_backend.labelstudio.silent_hosts import HostIsSilent, SilentHosts
 from al_backend.labelstudio.transport import NoToken, Transport
 
 if TYPE_CHECKING:
     from al_backend.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 _MAX_REDIRECTS = 5
 _TRIES = 3
@@ -51,6 +55,7 @@ class ImageSource:
         self._timeout = settings.image_timeout
         self._cache = ImageCache(Path(cache_folder), settings.cache_mb * 1_000_000)
         self._deadline = Deadline()
+        self._silent = SilentHosts()
         context = httpx.create_ssl_context(verify=settings.verify_ssl)
         self._listed = self._client(context, self._rules.judge)
         self._own = self._client(context, self._rules.judge_own)
@@ -85,7 +90,7 @@ class ImageSource:
         if address.url is None:
             return self._store_data_uri(value, address)
         self._rules.check(address.url)
-        reason = ""
+        reason, answered = "", False
         deadline = time.monotonic() + self._timeout
         for attempt in range(_TRIES):
             if attempt:
@@ -93,15 +98,17 @@ class ImageSource:
             try:
                 with self._deadline.within(deadline):
                     return self._download(address, deadline)
+            except HostIsSilent as silence:
+                raise ImageUnavailable(f"{_shown(address.url)} was not asked for: {silence}", passing=True) from silence
             except _Passing as failure:
-                reason = str(failure)
+                reason, answered = str(failure), True
             except httpx.TimeoutException:
-                reason = self._too_slow(address)
+                reason, answered = self._too_slow(address), False
             except httpx.HTTPError as error:
-                reason = f"{_shown(address.url)} cannot be read: {str(error) or type(error).__name__}."
+                reason, answered = f"{_shown(address.url)} cannot be read: {str(error) or type(error).__name__}.", False
             if time.monotonic() >= deadline:
                 break
-        raise ImageUnavailable(reason, passing=not self._is_last_word(address))
+        raise ImageUnavailable(reason, passing=not self._is_last_word(address), lost=answered)
 
     def _is_last_word(self, address: Address) -> bool:
         """Whether waiting is of no use: Label Studio is well, and answers 500 for uploads that it does not know."""
@@ -126,6 +133,11 @@ class ImageSource:
             return self.fetch(value, task_id=task_id)
         except ImageUnavailable as reason:
             return reason
+        except Exception as error:  # One image must not cost the others their place in the queue.
+            logger.exception("The image of task %d cannot be had", task_id)
+            # A full disk, too many open files: of this machine, and not of the image.
+            passing = isinstance(error, OSError)
+            return ImageUnavailable(f"The image cannot be had: {type(error).__name__}: {error}.", passing=passing)
 
     def _store_data_uri(self, value: str, address: Address) -> Path:
         content = decode_data_uri(value, self._max_bytes)
@@ -143,13 +155,14 @@ class ImageSource:
             client = self._own if trusted else self._listed
             request = client.build_request("GET", url)
             try:
-                response = client.send(request, auth=auth, stream=True, follow_redirects=False)
+                with self._silent.asking(url):
+                    response = client.send(request, auth=auth, stream=True, follow_redirects=False)
             except NoToken as error:
                 raise _Passing(str(error)) from error
             except LabelStudioError as error:  # the personal access token is refused
                 raise ImageUnavailable(str(error)) from error
             try:
-                if not response.is_redirect:
+                if not response.has_redirect_location:
                     return self._keep(response, address, deadline)
                 target = url.join(response.headers["location"])
             finally:
@@ -171,7 +184,10 @@ class ImageSource:
         if response.status_code in _PASSING_STATUS:
             raise _Passing(f"{where} answered {response.status_code}.")
         if response.status_code != 200:
-            raise ImageUnavailable(f"{where} answered {response.status_code}{_hint(response.status_code, address)}.")
+            hint = _hint(response.status_code, address)
+            raise ImageUnavailable(
+                f"{where} answered {response.status_code}{hint}.", lost=response.status_code in (404, 410)
+            )
         encoding = response.headers.get("content-encoding", "identity")
         if encoding.strip().lower() != "identity":
             # It was not asked for, and a few compressed bytes could unpack to gigabytes.

@@ -106,6 +106,11 @@ class RankingShelf(Shelf):
             raise RegistryError(f"Shards are numbered from 0, found {index} for ranking {ranking_id}.")
         self._write_frame(self._shard(project, ranking_id, index, phase), frame)
 
+    def delete_shards(self, project: int, ranking_id: str, indices: Sequence[int]) -> None:
+        """Forget the pool's measurements of some shards, so that they are made again; missing ones are passed over."""
+        for index in indices:
+            self._storage.remove(self._shard(project, ranking_id, index, Phase.POOL))
+
     def has_shard(self, project: int, ranking_id: str, index: int, phase: Phase = Phase.POOL) -> bool:
         """Whether a shard is stored."""
         return self._storage.size(self._shard(project, ranking_id, index, phase)) is not None

@@ -220,6 +220,29 @@ def test_new_tasks_are_scored_between_rankings_but_not_those_left_out_on_purpose
     assert decide(facts, replace(state, scoring_new=True), SETTINGS) == []
 
 
+def test_many_tasks_that_came_after_a_ranking_are_a_reason_for_another() -> None:
+    state = settled(ranking=RankingState(V1, NOON, (), 0, published=True, ranked=5000, last_task=5000))[1]
+
+    def decided(last: int, state: State = state) -> list[Any]:
+        facts = snapshot(model_version=V1, stored={V1: 5000}, scored=frozenset(range(1, 5001)))
+        return decide(replace(facts, pool=tuple(range(1, last + 1))), state, SETTINGS)
+
+    assert decided(6000) == [ScoreNew(V1, tuple(range(5001, 6001)))]
+    assert decided(6001) == [StartRanking(V1)]
+    assert decided(6001, replace(state, scoring_new=True)) == [StartRanking(V1)]
+    assert decided(6001, replace(state, ranking_cancelled=True)) == [ScoreNew(V1, tuple(range(5001, 6002)))]
+    small = replace(state, ranking=RankingState(V1, NOON, (), 0, published=True, ranked=100, last_task=5000))
+    assert decided(5500, small) == [ScoreNew(V1, tuple(range(5001, 5501)))]
+    assert decided(5501, small) == [StartRanking(V1)]
+
+
+def test_predictions_that_somebody_deleted_are_no_reason_for_another_ranking() -> None:
+    ranking = RankingState(V1, NOON, (), 0, published=True, ranked=5000, last_task=5000)
+    facts, state = settled(ranking=ranking)
+    facts = replace(facts, pool=tuple(range(1, 5001)), scored=frozenset({1}), stored={V1: 1})
+    assert decide(facts, state, SETTINGS) == [ScoreNew(V1, tuple(range(2, 5001)))]
+
+
 def test_a_requested_ranking_follows_a_published_one_and_waits_for_a_running_one() -> None:
     later = NOON + timedelta(seconds=1)
     facts, state = settled(rank_requested_at=later)

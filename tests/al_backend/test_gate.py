@@ -88,3 +88,10 @@ def test_nothing_to_compare_promotes_and_says_so() -> None:
 def test_whoever_tolerates_any_drop_gets_every_version() -> None:
     old = evaluation(cod=(0.9, 400), eel=(0.9, 400))
     assert judge_with(evaluation(cod=(0.0, 400), eel=(0.0, 400)), old, "v1", drop=1.0).promoted
+
+
+def test_without_all_held_out_images_nothing_is_compared_and_nothing_promoted() -> None:
+    verdict = judge(evaluation(cod=(0.9, 40)), evaluation(cod=(0.5, 40)), "v1", gone=3)
+    assert not verdict.promoted
+    assert "The files of 3 held-out images vanished during the training" in verdict.reason
+    assert judge(evaluation(cod=(0.9, 40)), None, None, gone=3).promoted, "the first has nobody to be worse than"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import httpx
+import polars as pl
 import pytest
 from PIL import Image
 
@@ -19,8 +21,9 @@ from al_backend.doctor import Finding, Level, examine
 from al_backend.jobs.client import error_key
 from al_backend.jobs.liveness import living_worker
 from al_backend.jobs.queues import EmbeddedRedis, QueueName, Queues
+from al_backend.jobs.tries import counting_try
 from al_backend.labelstudio.client import LabelStudio
-from al_backend.registry import Registry
+from al_backend.registry import Ranking, Registry
 from al_backend.settings import Settings, load_settings
 from tests.al_backend.sample_version import sample_version
 from tests.al_backend.served_app import LABEL_CONFIG, served
@@ -261,11 +264,33 @@ def test_what_failed_last_is_told(patient: Patient, queues: Queues) -> None:
     queues.connection.set(error_key(patient.project), "LabelStudioError: no answer")
     attempt = {"digest": "d", "count": 1, "started_at": "2026-01-01T00:00:00+00:00", "error": "CUDA out of memory"}
     patient.registry.write_document(patient.project, "attempt", attempt)
+    for _ in range(2):
+        with suppress(OSError), counting_try(queues.connection, patient.project, "publish-1", "The publish job"):
+            raise OSError("no answer")
+    ranking = Ranking(
+        id="v1",
+        project=patient.project,
+        version="v1",
+        model_version="v1",
+        strategy={},
+        context={},
+        created_at=datetime.now(timezone.utc),
+        tasks=0,
+        shard_size=1,
+        shards=1,
+    )
+    patient.registry.create_ranking(ranking, pl.DataFrame(schema={"task_id": pl.Int64}))
+    patient.registry.write_document(patient.project, "published", {"ranking": "v1", "model_version": "v1"})
+    unreadable = {"count": 2, "first": [{"task": 5, "reason": "It is a text."}]}
+    patient.registry.write_head(patient.project, "v1", pl.DataFrame(), {"images": 1, "unreadable": unreadable})
 
     found = patient.examine()
 
     assert "no answer" in found["reconcile"].message
     assert "CUDA out of memory" in found["training"].message
+    assert found["repeated work"].message.startswith("The publish job was tried 2 times in vain (OSError: no answer)")
+    expected = "2 images of the published order could not be read, the first is that of task 5: It is a text."
+    assert found["unreadable images"].message == expected
 
 
 @pytest.mark.labelstudio

@@ -106,7 +106,7 @@ class MadeUpLabelStudio:
 
     def import_predictions(self, project_id: int, items: Sequence[Mapping[str, Any]], **_: Any) -> SimpleNamespace:
         self.imported += items
-        return SimpleNamespace(created=len(items))
+        return SimpleNamespace(created=len(items), dropped=())
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from PIL import Image
 from al_backend.cycle import is_validation
 from al_backend.errors import ImageUnavailable
 from al_backend.jobs.dataset import ProjectLabels, read_labels
+from al_backend.jobs.kept_images import KeptImages
 from al_backend.labelstudio.codec import label_digest
 from al_backend.labelstudio.images import ImageSource
 from al_backend.labelstudio.labeling_config import LabelingConfig
@@ -164,6 +166,38 @@ def test_progress_reaches_the_number_of_tasks(images: ImageSource) -> None:
         on_progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(64, 70), (70, 70)]
+
+
+def test_images_stay_where_they_are_kept_when_the_cache_drops_them(images: ImageSource, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    labels = read_labels(
+        [task(5, annotation(region("cod", 0, 0, 50, 50)))],
+        CONFIG,
+        images,
+        validation_share=0,
+        seed=0,
+        kept=KeptImages(folder),
+    )
+    shutil.rmtree(tmp_path / "images")
+    (image,) = labels.train.images
+    assert image.path == folder / f"5{image.path.suffix}"
+    assert Image.open(image.path).size == (40, 20)
+
+
+class CacheWithoutRoom:
+    """An image source whose files vanish before they can be used."""
+
+    def fetch_many(self, items: Any) -> dict[int, Path]:
+        return {number: Path("/nonexistent/a.png") for number, _ in items}
+
+
+def test_a_label_whose_image_left_the_cache_before_it_was_kept_stays_to_be_used(tmp_path: Path) -> None:
+    source: Any = CacheWithoutRoom()
+    kept = KeptImages(tmp_path)
+    labels = read_labels([task(5, annotation())], CONFIG, source, validation_share=0.2, seed=0, kept=kept)
+    assert labels.used == {}
+    assert problems(labels) == ["Task 5: The cache had no room for its image (AL_CACHE_MB)."]
 
 
 class ServerAway:

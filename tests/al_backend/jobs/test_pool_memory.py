@@ -29,7 +29,7 @@ class Clocked:
         self.row_seconds = row_seconds
         self.rows = 0
         self.wholes = 0
-        self.between: Callable[[], None] = lambda: None
+        self.between: Callable[[], object] = lambda: None
         self._stamps: dict[int, datetime] = {}
         self._data: dict[int, dict[str, Any]] = {}
         self._completed: set[int] = set()

@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 
 from al_backend.jobs.context import Context
+from al_backend.jobs.importing import prediction_items
 from al_backend.jobs.ranking import (
     asks_for_more,
     newest_ranking,
     order,
     place_measured,
-    prediction_items,
 )
 from al_backend.jobs.sizes import WINDOW
 from al_backend.jobs.strategies import strategy_fields, strategy_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from al_backend.errors import ImageUnavailable
+from al_backend.labelstudio import images, silent_hosts
 from al_backend.labelstudio.client import LabelStudio
 from al_backend.labelstudio.image_address import HostRules
 from al_backend.labelstudio.image_cache import ImageCache
@@ -416,6 +418,82 @@ def test_a_silent_server_is_given_up(tmp_path: Path, site: Site) -> None:
         source.fetch(site.serve("/a.png", silent))
     assert time.monotonic() - started < 5
     quiet.set()
+
+
+def test_a_redirect_to_nowhere_is_a_reason_and_not_an_error(source: ImageSource, site: Site) -> None:
+    bad = site.serve("/bad.png", body(status=302))
+    good = site.serve("/good.png", body())
+    found = source.fetch_many([(1, bad), (2, good)])
+    assert isinstance(found[1], ImageUnavailable)
+    assert "answered 302" in str(found[1])
+    assert isinstance(found[2], Path)
+
+
+def test_whatever_happens_to_one_image_the_others_are_had(
+    source: ImageSource, site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = source.fetch
+
+    def fetch(value: str, *, task_id: int | None = None) -> Path:
+        if task_id == 1:
+            raise KeyError("location")
+        if task_id == 2:
+            raise OSError(28, "No space left on device")
+        return whole(value, task_id=task_id)
+
+    monkeypatch.setattr(source, "fetch", fetch)
+    url = site.serve("/good.png", body())
+    found = source.fetch_many([(number, url) for number in (1, 2, 3)])
+    odd, full = found[1], found[2]
+    assert isinstance(odd, ImageUnavailable)
+    assert (str(odd), odd.passing) == ("The image cannot be had: KeyError: 'location'.", False)
+    assert isinstance(full, ImageUnavailable)
+    assert full.passing
+    assert "No space left" in str(full)
+    assert isinstance(found[3], Path)
+    assert "Traceback" in caplog.text
+
+
+@pytest.fixture
+def dead_host() -> Iterator[str]:
+    """Takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_dead_host_costs_a_shard_no_more_than_a_few_time_limits(tmp_path: Path, site: Site, dead_host: str) -> None:
+    source = make_source(tmp_path, None, image_hosts=(dead_host, site.host), image_timeout=0.5)
+    lost = [(number, f"http://{dead_host}/{number}.png") for number in range(60)]
+    good = [(100 + number, site.serve(f"/{number}.png", body())) for number in range(5)]
+    started = time.monotonic()
+    found = source.fetch_many([*lost, *good], threads=4)
+    assert time.monotonic() - started < 4, "one after the other they take 7.5 s"
+    reasons = [found[number] for number, _ in lost]
+    assert all(isinstance(reason, ImageUnavailable) and reason.passing for reason in reasons)
+    spared = [str(reason) for reason in reasons if "was not asked for" in str(reason)]
+    assert len(spared) >= 50
+    assert f"{dead_host} did not answer" in spared[0]
+    assert all(isinstance(found[number], Path) for number, _ in good)
+
+
+def test_a_host_that_answers_again_is_asked_for_all_its_images(
+    tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_source(tmp_path, None, image_hosts=(site.host,), image_timeout=0.4)
+    quiet = threading.Event()
+    url = site.serve("/a.png", lambda handler: (quiet.wait(1), body()(handler))[1])
+    monkeypatch.setattr(silent_hosts, "LIMIT", 1)
+    with pytest.raises(ImageUnavailable, match="took more than"):
+        source.fetch(url)
+    quiet.set()
+    with pytest.raises(ImageUnavailable, match=r"was not asked for: .* did not answer 1 requests in a row") as told:
+        source.fetch(url)
+    assert told.value.passing
+    moment = time.monotonic() + silent_hosts.PAUSE
+    monkeypatch.setattr(silent_hosts.time, "monotonic", lambda: moment)
+    monkeypatch.setattr(images.time, "monotonic", lambda: moment)
+    assert source.fetch(url).read_bytes() == CONTENT
+    assert source.fetch(site.serve("/b.png", body())).read_bytes() == CONTENT
 
 
 def test_a_body_that_breaks_off_is_not_kept(source: ImageSource, site: Site, tmp_path: Path) -> None:
