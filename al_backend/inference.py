@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ BATCH = 16
 PIXELS = 200_000_000
 """Of the images that are decoded together: 16 of a good camera, two of the largest that are read. Three bytes each, and
 the next images are decoded while these are predicted."""
+
+TURN = 0.25
+"""Seconds that one prediction of a batch may take: a person's `/predict` waits for its end."""
 
 _WARM_DETECTORS = 4
 
@@ -66,6 +70,7 @@ class Inference:
         self._registry = registry
         self._images = images
         self._warm: OrderedDict[tuple[int, str], Detector] = OrderedDict()
+        self._seconds: dict[tuple[int, str], float] = {}  # that one view of an image took lately
 
     def detector(self, project_id: int, version: str) -> Detector:
         """The detector of a version, loaded on first use; with the autoencoder that the version may have."""
@@ -83,7 +88,8 @@ class Inference:
             self._warm[key] = detector
             logger.info("Loaded %s of project %d", version, project_id)
             while len(self._warm) > _WARM_DETECTORS:
-                self._warm.popitem(last=False)
+                cold, _ = self._warm.popitem(last=False)
+                self._seconds.pop(cold, None)
         self._warm.move_to_end(key)
         return self._warm[key]
 
@@ -105,17 +111,26 @@ class Inference:
             views: that are predicted of each image.
             min_score: least confidence of a box.
         """
-        detector = self.detector(project_id, version)
+        detector, key = self.detector(project_id, version), (project_id, version)
         batches = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
         # One thread downloads ahead, another decodes ahead: neither waits for the other, nor the detector for both.
-        for decoded in read_ahead(self._decode, self._groups(read_ahead(self._fetch, batches))):
+        groups = self._groups(read_ahead(self._fetch, batches), lambda: self._at_once(key, len(views)))
+        for decoded in read_ahead(self._decode, groups):
             readable = [image for _, image in decoded if not isinstance(image, _Missing)]
+            began = time.perf_counter()
             predicted = iter(detector.predict(readable, views, min_score=min_score) if readable else ())
+            if readable:
+                self._seconds[key] = (time.perf_counter() - began) / (len(readable) * len(views))
             for task, image in decoded:
                 if isinstance(image, _Missing):
                     yield Outcome(task, None, image.reason, image.passing, image.lost)
                 else:
                     yield Outcome(task, next(predicted))
+
+    def _at_once(self, key: tuple[int, str], views: int) -> int:
+        """Images that a detector gets through in a `TURN`, at least one. On a processor more are no faster anyway."""
+        seconds = self._seconds.get(key, 0.0) * views
+        return max(1, min(BATCH, int(TURN / seconds))) if seconds else BATCH
 
     def _fetch(self, items: Sequence[tuple[int, str | None]]) -> list[_Found]:
         """The file of each task with its number of pixels, or the reason why there is none."""
@@ -124,12 +139,13 @@ class Inference:
         return [_measured(task, unnamed if value is None else files[task]) for task, value in items]
 
     @staticmethod
-    def _groups(batches: Iterable[list[_Found]]) -> Iterator[list[_Found]]:
-        """The same in their order, no more at a time than may be in memory as pixels."""
+    def _groups(batches: Iterable[list[_Found]], at_once: Callable[[], int]) -> Iterator[list[_Found]]:
+        """The same in their order, no more at a time than `at_once` says, and than may be in memory as pixels."""
         for batch in batches:
             group: list[_Found] = []
             for found in batch:
-                if group and sum(other.pixels for other in group) + found.pixels > PIXELS:
+                too_large = sum(other.pixels for other in group) + found.pixels > PIXELS
+                if group and (too_large or len(group) >= at_once()):
                     yield group
                     group = []
                 group.append(found)

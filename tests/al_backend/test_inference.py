@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,11 @@ class Widths:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.seconds = 0.0
 
     def predict(self, images: Sequence[Any], views: Sequence[View], *, min_score: float) -> list[dict[View, int]]:
         self.batches.append(len(images))
+        time.sleep(self.seconds * len(images) * len(views))
         return [dict.fromkeys(views, image.shape[1]) for image in images]
 
 
@@ -67,6 +70,21 @@ def test_images_come_in_batches_and_keep_their_order(made: Inference, detector: 
     assert detect(made, [picture(tmp_path, size, 8) for size in sizes]) == sizes
     assert detector.batches == [BATCH, 3]
     assert detect(made, []) == []
+
+
+def test_a_slow_detector_gets_fewer_at_a_time_so_that_a_person_need_not_wait_for_many(
+    made: Inference, detector: Widths, tmp_path: Path
+) -> None:
+    detector.seconds = 0.06
+    sizes = [10 + number for number in range(BATCH)]
+    values = [picture(tmp_path, size, 8) for size in sizes]
+    assert detect(made, values) == sizes
+    detector.batches.clear()
+    assert detect(made, values) == sizes
+    assert 2 <= max(detector.batches) <= 4, "a quarter of a second at most"
+    detector.batches.clear()
+    list(made.detect(7, "v1", list(enumerate(values)), views=tuple(View)[:2], min_score=0.1))
+    assert max(detector.batches) <= 2, "two views take twice as long"
 
 
 def test_large_images_come_in_smaller_batches(
