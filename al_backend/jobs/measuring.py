@@ -13,7 +13,7 @@ import polars as pl
 from rq.timeouts import BaseTimeoutException
 
 from al_backend import logs
-from al_backend.inference import BATCH, Outcome
+from al_backend.inference import Outcome
 from al_backend.jobs.context import INTERLUDE, Context, tries_so_far
 from al_backend.jobs.strategies import strategy_of
 from al_backend.labelstudio.codec import to_regions
@@ -33,6 +33,7 @@ _FAILED_ALONE = 3
 """Tries, each image alone, after which an error that all of them bring is taken for theirs and not for ours."""
 _TIME_ALONE = 600.0  # seconds, of the 900 that a job of this kind has
 _SLOW = 60.0  # seconds of a single image, after which it is to blame when the time of the job is over
+_LOOK_EVERY = 0.1  # seconds between two looks at who waits, if no batch takes longer
 _KEPT = 86_400
 
 LEFT_OUT = (
@@ -164,6 +165,7 @@ def _together(
     rows: list[dict[str, Any]] = []
     postponed: dict[int, str] = {}
     lost: list[int] = []
+    next_look = time.monotonic() + _LOOK_EVERY
     for outcome in here.inference.detect(
         ranking.project, ranking.version, items, views=_views(strategy, closer), min_score=threshold
     ):
@@ -172,8 +174,9 @@ def _together(
             postponed[outcome.task_id] = str(outcome.error)
         if outcome.lost:
             lost.append(outcome.task_id)
-        if interlude is not None and len(rows) % BATCH == 0:
+        if interlude is not None and time.monotonic() >= next_look:
             interlude()
+            next_look = time.monotonic() + _LOOK_EVERY
     return Measured(_frame(rows, ranking, closer), postponed, lost)
 
 
