@@ -11,7 +11,7 @@ long: if that helps as much as all the labels of the pool do, the curves measure
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -189,7 +189,8 @@ def _interval(value: Any) -> dict[str, float | None] | None:
 def _regime(scale: Scale, found: Results, twice: Results | None) -> list[Goal]:
     """Whether the curves measure labels: more of them must help far more than more training does."""
     full = full_level(found, LIBRARY[0])
-    first, longer = _start(found), None if twice is None else _start(twice)
+    seeds = set() if twice is None else {curve.seed for curves in twice.groups().values() for curve in curves}
+    first, longer = _start(found, seeds), None if twice is None else _start(twice, seeds)
     if full is None or first is None or longer is None:
         return []
     labels, training = full - first, longer - first
@@ -199,8 +200,10 @@ def _regime(scale: Scale, found: Results, twice: Results | None) -> list[Goal]:
     return [Goal(name, value, "labels three times as much", met)]
 
 
-def _start(results: Results) -> float | None:
-    values = [curve.points[0].quality for curves in results.groups().values() for curve in curves]
+def _start(results: Results, seeds: Collection[int]) -> float | None:
+    """Mean mAP50 of the initial sets, which all strategies share."""
+    by_seed = {curve.seed: curve.points[0].quality for curves in results.groups().values() for curve in curves}
+    values = [quality for seed, quality in by_seed.items() if seed in seeds]
     return float(np.mean(values)) if values else None
 
 
