@@ -228,7 +228,7 @@ def _ranking_state(here: Context, project_id: int, current: Ranking, *, publishe
         to_choose=to_choose,
         choosing=choosing,
         ranked=tasks.filter(pl.col("shard") >= 0).height if drawn else tasks.height,
-        last_task=max(tasks["task_id"].to_list(), default=0),
+        last_task=tasks.select(pl.col("task_id").max()).item() or 0,
     )
 
 

@@ -92,18 +92,9 @@ class Storage(MadeUpInference):
         super().__init__()
         self.broken: Callable[[int], Mapping[str, Any] | None] = lambda task: None
 
-    def detect(
-        self,
-        project_id: int,
-        version: str,
-        items: Sequence[tuple[int, str | None]],
-        *,
-        views: Sequence[View],
-        min_score: float,
-    ) -> Iterator[Outcome]:
-        for outcome in super().detect(project_id, version, items, views=views, min_score=min_score):
-            why = self.broken(outcome.task_id)
-            yield outcome if why is None else Outcome(outcome.task_id, None, **why)
+    def outcome(self, task: int, views: Sequence[View]) -> Outcome:
+        why = self.broken(task)
+        return super().outcome(task, views) if why is None else Outcome(task, None, **why)
 
 
 def look(here: Context, settings: LearningSettings = SETTINGS) -> list[cycle.Action]:

@@ -66,11 +66,13 @@ class MadeUpInference:
     ) -> Iterator[Outcome]:
         for task, _ in items:
             self.asked.append((task, tuple(views)))
-            yield (
-                Outcome(task, None, "The image cannot be decoded.")
-                if task == BROKEN
-                else Outcome(task, {view: seen(task, view) for view in views})
-            )
+            yield self.outcome(task, views)
+
+    def outcome(self, task: int, views: Sequence[View]) -> Outcome:
+        """What becomes of one image."""
+        if task == BROKEN:
+            return Outcome(task, None, "The image cannot be decoded.")
+        return Outcome(task, {view: seen(task, view) for view in views})
 
 
 def seen(task: int, view: View) -> Detections:
@@ -111,14 +113,26 @@ class MadeUpLabelStudio:
 
 @pytest.fixture
 def here(queues: Queues, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
-    made = Context(load_settings(model_dir=str(tmp_path / "registry"), data_dir=tmp_path / "data"))
-    vars(made).update(queues=queues, inference=MadeUpInference(), label_studio=MadeUpLabelStudio())
+    return made_up_context(queues, tmp_path, monkeypatch, MadeUpInference())
+
+
+def made_up_context(
+    queues: Queues, folder: Path, monkeypatch: pytest.MonkeyPatch, inference: MadeUpInference
+) -> Context:
+    """What every job of this process gets: one project with a version, real queues and a real registry."""
+    made = Context(load_settings(model_dir=str(folder / "registry"), data_dir=folder / "data"))
+    vars(made).update(queues=queues, inference=inference, label_studio=MadeUpLabelStudio())
     monkeypatch.setattr("al_backend.jobs.context.context", lambda: made)
     made.registry.register_project(PROJECT, label_config=CONFIG, overrides={})
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    (folder / "weights.bin").write_bytes(b"w")
-    add_version(made, "v1", folder)
+    add_version(made, "v1", weights(folder))
+    return made
+
+
+def weights(folder: Path) -> Path:
+    """Files of a version."""
+    made = folder / "weights"
+    made.mkdir(exist_ok=True)
+    (made / "weights.bin").write_bytes(b"w")
     return made
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,18 @@ from al_backend.jobs.observe import read_state
 from al_backend.jobs.queues import Queues
 from al_backend.jobs.ranking import order, score_new, score_shard
 from al_backend.registry import Ranking
-from al_backend.settings import LearningSettings, load_settings
+from al_backend.settings import LearningSettings
 from model.detectors.base import View
 from tests.al_backend.jobs.test_candidates import (
-    CONFIG,
     NOON,
     PROJECT,
     MadeUpInference,
-    MadeUpLabelStudio,
     add_version,
+    made_up_context,
     run_jobs,
     settle,
     step,
+    weights,
 )
 
 pytestmark = pytest.mark.redis
@@ -44,20 +44,10 @@ class ServerAway(MadeUpInference):
 
     away = True
 
-    def detect(
-        self,
-        project_id: int,
-        version: str,
-        items: Sequence[tuple[int, str | None]],
-        *,
-        views: Sequence[View],
-        min_score: float,
-    ) -> Iterator[Outcome]:
-        for outcome in super().detect(project_id, version, items, views=views, min_score=min_score):
-            if self.away and outcome.task_id == AWAY:
-                yield Outcome(AWAY, None, "http://ls/7.png answered 500.", passing=True)
-            else:
-                yield outcome
+    def outcome(self, task: int, views: Sequence[View]) -> Outcome:
+        if self.away and task == AWAY:
+            return Outcome(AWAY, None, "http://ls/7.png answered 500.", passing=True)
+        return super().outcome(task, views)
 
 
 @pytest.fixture
@@ -67,19 +57,7 @@ def inference() -> ServerAway:
 
 @pytest.fixture
 def here(queues: Queues, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inference: ServerAway) -> Context:
-    made = Context(load_settings(model_dir=str(tmp_path / "registry"), data_dir=tmp_path / "data"))
-    vars(made).update(queues=queues, inference=inference, label_studio=MadeUpLabelStudio())
-    monkeypatch.setattr("al_backend.jobs.context.context", lambda: made)
-    made.registry.register_project(PROJECT, label_config=CONFIG, overrides={})
-    add_version(made, "v1", weights(tmp_path))
-    return made
-
-
-def weights(tmp_path: Path) -> Path:
-    folder = tmp_path / "weights"
-    folder.mkdir(exist_ok=True)
-    (folder / "weights.bin").write_bytes(b"w")
-    return folder
+    return made_up_context(queues, tmp_path, monkeypatch, inference)
 
 
 def begun(here: Context) -> Ranking:

@@ -17,19 +17,17 @@ from al_backend.jobs.liveness import ensure_job
 from al_backend.jobs.patience import Postponed
 from al_backend.jobs.queues import QueueName, Queues
 from al_backend.jobs.ranking import order
-from al_backend.jobs.rq_workers import WarmWorker
 from al_backend.jobs.tries import WAITS, Tries, counting_try, in_vain, is_due, put_off, tries_begun
 from al_backend.registry import Ranking
-from al_backend.settings import LearningSettings, load_settings
+from al_backend.settings import LearningSettings
 from model.detectors.base import View
+from tests.al_backend.jobs.made_up_studio import work
 from tests.al_backend.jobs.test_candidates import (
     BROKEN,
-    CONFIG,
     POOL,
     PROJECT,
     MadeUpInference,
-    MadeUpLabelStudio,
-    add_version,
+    made_up_context,
     step,
 )
 
@@ -67,14 +65,7 @@ class Poisoned(MadeUpInference):
 
 @pytest.fixture
 def here(queues: Queues, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
-    made = Context(load_settings(model_dir=str(tmp_path / "registry"), data_dir=tmp_path / "data"))
-    vars(made).update(queues=queues, label_studio=MadeUpLabelStudio())
-    monkeypatch.setattr("al_backend.jobs.context.context", lambda: made)
-    made.registry.register_project(PROJECT, label_config=CONFIG, overrides={})
-    (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "weights.bin").write_bytes(b"w")
-    add_version(made, "v1", tmp_path / "weights")
-    return made
+    return made_up_context(queues, tmp_path, monkeypatch, MadeUpInference())
 
 
 @pytest.fixture
@@ -90,15 +81,6 @@ def look_and_work(here: Context, looks: int) -> Ranking | None:
             return here.registry.ranking(PROJECT, actions[-1].ranking)
         work(here)
     return None
-
-
-def work(here: Context) -> None:
-    queues = here.queues
-    WarmWorker(
-        [queues.queue(QueueName.SCORE), queues.queue(QueueName.PUBLISH)],
-        connection=queues.connection,
-        serializer=queues.serializer,
-    ).work(burst=True, logging_level="CRITICAL")
 
 
 def reasons(here: Context, ranking: Ranking) -> dict[int, str]:
