@@ -33,6 +33,7 @@ class BaseRecipe:
         iterations: steps.
         batch_size: images per step.
         rate: peak learning rate.
+        freeze: first blocks of the backbone that keep what `create` gave them.
     """
 
     scenes: int
@@ -40,6 +41,7 @@ class BaseRecipe:
     iterations: int
     batch_size: int
     rate: float
+    freeze: int = 0
 
 
 def trained_base(folder: Path, recipe: BaseRecipe, create: Callable[[], Detector]) -> Path:
@@ -48,7 +50,7 @@ def trained_base(folder: Path, recipe: BaseRecipe, create: Callable[[], Detector
     Args:
         folder: keeps weights, scenes and the state of the training; belongs to this recipe alone.
         recipe: see there.
-        create: makes the detector, from random weights, with `OTHER_SPECIES` as its classes.
+        create: makes the detector, which is no base yet, with `OTHER_SPECIES` as its classes.
     """
     weights = folder / "base" / "weights.safetensors"
     if weights.is_file():
@@ -66,6 +68,7 @@ def trained_base(folder: Path, recipe: BaseRecipe, create: Callable[[], Detector
         batch_size=recipe.batch_size,
         learning_rate=recipe.rate,
         mixed_precision=False,
+        freeze=recipe.freeze,
         checkpoint=folder / "base-state",
         checkpoint_every=_KEPT_EVERY,
     )

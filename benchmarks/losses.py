@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 
 from benchmarks._bases import BaseRecipe, trained_base
 from benchmarks._report import Options, Outcome, commit, main
@@ -55,6 +56,8 @@ class Recipe:
         base_iterations: of the base.
         base_rate: peak learning rate of the base.
         rate: of the others.
+        freeze: first blocks of the backbone that stay fixed, in the base, too.
+        backbone_of: another detector, whose base lends those blocks to this one's.
     """
 
     image_size: int
@@ -62,6 +65,8 @@ class Recipe:
     base_iterations: int
     base_rate: float = 1e-3
     rate: float = 5e-4
+    freeze: int = 0
+    backbone_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,6 @@ class Plan:
         batch_size: below 8, batch normalisation keeps the base's statistics.
         base_scenes: scenes of other species.
         base_batch_size: of the base.
-        freeze: blocks of the backbone that stay fixed after the base.
         proposals: of Faster R-CNN: sampled per image in a training, where torchvision's 512 cost ten times as much as
             all the rest. In prediction the best `found`.
         found: see `proposals`.
@@ -92,7 +96,6 @@ class Plan:
     batch_size: int = 6
     base_scenes: int = 1000
     base_batch_size: int = 8
-    freeze: int = 0
     proposals: int = 32
     found: int = 200
     warm_up: float = 1 / 3
@@ -105,15 +108,25 @@ class Plan:
         """Says whether stored results of a detector belong to this plan; more seeds or labels leave it as it is."""
         told = {key: value for key, value in asdict(self).items() if key not in ("seeds", "labels", "recipes")}
         losses = {name: asdict(config) for name, config in LOSSES.items()}
-        document = [told, asdict(self.recipe(detector)), losses]
+        recipe = self.recipe(detector)
+        lender = [] if recipe.backbone_of is None else [asdict(self.recipe(recipe.backbone_of))]
+        document = [told, asdict(recipe), *lender, losses]
         return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+    def folder(self, work: Path, detector: str) -> Path:
+        """Where a detector's base and results are kept, below the work folder."""
+        return work / f"{SHORT[detector]}-{self.digest(detector)}"
 
 
 FULL = Plan(
     (
         (SSD, Recipe(image_size=192, iterations=250, base_iterations=1500)),
-        # Its finest level has a cell for every 32 pixels, which at 192 pixels are larger than most fish.
-        (FASTER_RCNN, Recipe(image_size=384, iterations=250, base_iterations=2000)),
+        # Its finest level has a cell for every 32 pixels, which at 192 pixels are larger than most fish. A backbone of
+        # its own, from random weights at 384 pixels, would take three hours of one core before the first pair.
+        (
+            FASTER_RCNN,
+            Recipe(image_size=384, iterations=250, base_iterations=1000, freeze=10, backbone_of=SSD),
+        ),
     )
 )
 QUICK = Plan(
@@ -153,13 +166,19 @@ def measure(options: Options) -> Outcome:
     done: dict[Cell, dict[str, Any]] = {}
     for detector in detectors:
         own = [cell for cell in cells if cell.detector == detector]
-        done |= _work_off(own, (options.work or WORK) / f"{SHORT[detector]}-{plan.digest(detector)}", plan)
+        done |= _work_off(own, options.work or WORK, plan)
     notes = [
         f"{plan.labels} labelled scenes of {len(SPECIES)} species, {plan.held_out} held out, {plan.size} px. "
         f"Steps of {plan.batch_size} images: {_short(plan, detectors, 'iterations')}; the network sees "
         f"{_short(plan, detectors, 'image_size')} px; {plan.proposals} proposals in Faster R-CNN.",
         f"Start: a base trained on {plan.base_scenes} scenes of other species, "
         f"{_short(plan, detectors, 'base_iterations')} steps of {plan.base_batch_size} images.",
+        *(
+            f"{SHORT[one]}: the first {recipe.freeze} blocks of its backbone are those of {SHORT[lender]}'s base and "
+            "stay as they are."
+            for one in detectors
+            if (lender := (recipe := plan.recipe(one)).backbone_of) is not None
+        ),
         "huale: AL_LOSSES=huale, that is emphasis, EIoU (safe), variance head and their synchronic mix; warm-up a "
         "third of the steps. difference: "
         "huale minus library, mean over pairs; low and high: its 95 % interval by Student's t.",
@@ -168,15 +187,16 @@ def measure(options: Options) -> Outcome:
     return Outcome(results=rows(cells, done), notes=notes)
 
 
-def _work_off(cells: Sequence[Cell], folder: Path, plan: Plan) -> dict[Cell, dict[str, Any]]:
+def _work_off(cells: Sequence[Cell], work: Path, plan: Plan) -> dict[Cell, dict[str, Any]]:
     """Every training of one detector that is not done yet; all results."""
+    folder = plan.folder(work, cells[0].detector)
     folder.mkdir(parents=True, exist_ok=True)
     done, at = read_cells(folder / "cells.jsonl"), commit()
     held_out = _scenes(folder / "held-out", plan, HELD_OUT_SEED, plan.held_out)
     for number, cell in enumerate(cells, 1):
         if cell in done:
             continue
-        done[cell] = {**_run(folder, plan, cell, _base(folder, plan, cell.detector), held_out), "commit": at}
+        done[cell] = {**_run(folder, plan, cell, _base(work, plan, cell.detector), held_out), "commit": at}
         write_cells(folder / "cells.jsonl", done)
         logger.info("%d of %d: %s %s", number, len(cells), cell, done[cell])
     return done
@@ -260,14 +280,43 @@ def _create(plan: Plan, architecture: str, classes: Sequence[str], base: Path | 
     return detector
 
 
-def _base(folder: Path, plan: Plan, detector: str) -> Path:
+def _base(work: Path, plan: Plan, detector: str) -> Path:
     """The weights that all trainings of a detector start from; trained once."""
     recipe = plan.recipe(detector)
+
+    def create() -> TorchvisionDetector:
+        made = _create(plan, detector, OTHER_SPECIES, None, seed=0)
+        if recipe.backbone_of is not None:
+            lend_blocks(_base(work, plan, recipe.backbone_of), made, recipe.freeze)
+        return made
+
     return trained_base(
-        folder,
-        BaseRecipe(plan.base_scenes, plan.size, recipe.base_iterations, plan.base_batch_size, recipe.base_rate),
-        lambda: _create(plan, detector, OTHER_SPECIES, None, seed=0),
+        plan.folder(work, detector),
+        BaseRecipe(
+            plan.base_scenes, plan.size, recipe.base_iterations, plan.base_batch_size, recipe.base_rate, recipe.freeze
+        ),
+        create,
     )
+
+
+def lend_blocks(ssdlite: Path, faster_rcnn: TorchvisionDetector, count: int) -> None:
+    """Gives Faster R-CNN the first blocks of MobileNet from an SSDlite's weights.
+
+    Args:
+        ssdlite: its weights file.
+        faster_rcnn: gets them.
+        count: blocks, at most 13: those behind are half as wide in SSDlite.
+
+    Raises:
+        ValueError: for more blocks.
+    """
+    if not 0 <= count <= 13:
+        raise ValueError(f"SSDlite shares blocks 0 to 12 of MobileNet with Faster R-CNN, {count} were asked for")
+    lent = load_file(ssdlite)
+    for number in range(count):
+        prefix = f"backbone.features.0.{number}."
+        state = {name.removeprefix(prefix): tensor for name, tensor in lent.items() if name.startswith(prefix)}
+        faster_rcnn.network.backbone.body[str(number)].load_state_dict(state)
 
 
 def _run(folder: Path, plan: Plan, cell: Cell, base: Path, held_out: DetectionDataset) -> dict[str, Any]:
@@ -279,7 +328,7 @@ def _run(folder: Path, plan: Plan, cell: Cell, base: Path, held_out: DetectionDa
         iterations=recipe.iterations,
         batch_size=plan.batch_size,
         learning_rate=recipe.rate,
-        freeze=plan.freeze,
+        freeze=recipe.freeze,
         seed=cell.seed,
         mixed_precision=False,
         losses=replace(LOSSES[cell.losses], warm_up=round(plan.warm_up * recipe.iterations)),
