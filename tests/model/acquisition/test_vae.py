@@ -373,12 +373,12 @@ def test_unseen_species_are_more_novel() -> None:
         shape: dict[str, Any] = {"size": (160, 160), "empty_share": 0.0, "burst_share": 0.0}
         return list(draw_dataset_in_memory(count, seed=seed, species=species, **shape))
 
-    config = VaeConfig(iterations=700, batch_size=16, seed=31)
+    config = VaeConfig(iterations=600, batch_size=16, seed=31)
     known = [pictures(scene.image, scene.xyxy, config) for scene in drawn(31, 160, SPECIES)]
     vae = train_on(np.concatenate(known), config)
 
     def novelty(species: tuple[str, ...]) -> NDArray[np.float32]:
-        scenes = drawn(32, 40, species)
+        scenes = drawn(32, 30, species)
         return vae.novelty([scene.image for scene in scenes], [scene.xyxy for scene in scenes])
 
     seen = novelty(SPECIES)
