@@ -130,10 +130,10 @@ class Vae:
         ]
         owner = np.repeat(np.arange(len(images)), [len(part) for part in cut])
         if len(owner):
-            found = self.errors(np.concatenate(cut)).novelty
-            np.maximum.at(result, owner, found)
+            each = self.errors(np.concatenate(cut)).novelty
+            np.maximum.at(result, owner, each)
             counts = np.bincount(owner, minlength=len(images)).clip(min=1)
-            result = (result + np.bincount(owner, found, len(images)) / counts).astype(np.float32) / 2
+            result = (result + np.bincount(owner, each, len(images)) / counts).astype(np.float32) / 2
         return result
 
     @torch.no_grad()
