@@ -187,6 +187,7 @@ def test_more_than_one_member(patient: Patient, monkeypatch: pytest.MonkeyPatch)
 
     assert finding.level is Level.WARNING
     assert "2 members" in finding.message
+    assert "Label Tasks As Displayed" in finding.remedy
 
 
 @pytest.mark.labelstudio
@@ -242,20 +243,22 @@ def test_labels_that_the_active_version_does_not_know(patient: Patient, tmp_path
 
 @pytest.mark.labelstudio
 @pytest.mark.redis
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        ({"image": "http://127.0.0.1:9/a.png"}, "cannot be had"),
-        ({"image": "data:image/png;base64,AAAA"}, "cannot be had"),
-    ],
-)
-def test_an_image_that_cannot_be_had(patient: Patient, data: dict[str, str], words: str) -> None:
-    patient.client.import_tasks(patient.project, [data])
+def test_an_image_that_cannot_be_had(patient: Patient) -> None:
+    for value, words in (
+        ("http://127.0.0.1:9/a.png", "127.0.0.1:9, from which images are not read"),
+        ("data:image/png;base64,AAAA", "cannot be had"),
+        # Served only below a storage of the project, and then only with LOCAL_FILES_SERVING_ENABLED.
+        ("/data/local-files/?d=none/a.png", "answered 40"),
+        ("s3://bucket/a.png", "no storage of the project covers it"),
+    ):
+        patient.client.import_tasks(patient.project, [{"data": {"image": value}}])
 
-    finding = patient.examine()["image"]
+        finding = patient.examine()["image"]
 
-    assert finding.level is Level.ERROR
-    assert words in finding.message
+        assert finding.level is Level.ERROR, value
+        assert words in finding.message
+        assert "AL_IMAGE_HOSTS" in finding.remedy
+        patient.client.action(patient.project, "delete_tasks")
 
 
 @pytest.mark.labelstudio

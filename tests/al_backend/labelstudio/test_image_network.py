@@ -140,7 +140,7 @@ def make_source(folder: Path, *, label_studio: str | None = None, **settings: An
 def test_all_hosts_means_all_public_ones(tmp_path: Path, site: Site, host: str) -> None:
     source = make_source(tmp_path, image_hosts=("*",))
     # The reason counts, too: most of these places do not answer, which would look like a refusal.
-    with pytest.raises(ImageUnavailable, match="which is no public address|is no valid address"):
+    with pytest.raises(ImageUnavailable, match=r"which is no public address|is no valid address"):
         source.fetch(f"http://{host}:{site.port}/a.png")
     assert site.calls == []
 
