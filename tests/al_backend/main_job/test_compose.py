@@ -126,7 +126,7 @@ def test_the_services_of_the_compose_file_do_the_main_job_and_tell_no_secret(
     assert command("connect", str(made.id), "--json")["labels"] == list(SPECIES[:2])
     reef.wait_for_versions(1)
     reef.wait_until_settled()
-    reef.label_next(4)
+    served = reef.label_next(4)
     second = reef.wait_for_versions(2)
     reef.wait_until_settled(version=second.name)
     assert_order_is_exact(reef)
@@ -152,6 +152,13 @@ def test_the_services_of_the_compose_file_do_the_main_job_and_tell_no_secret(
     said += [str(vars(httpx.get(f"{url}/jobs", auth=(USER, f"{PASSWORD}-wrong")))["headers"])]
     said += [httpx.post(f"{url}/setup", auth=known, json={"access_token": label_studio.token}).text]
     said += [services.log(name) for name in ("redis", *BACKEND)]
+
+    for service, about in (
+        ("web", f"[project={made.id} task={served[0]} kind=ANNOTATION_CREATED"),
+        ("inference", f"[project={made.id} job=publish-{made.id} kind=publish version={second.name}"),
+        ("trainer", f"[project={made.id} job=train-{made.id} kind=train version={second.name}"),
+    ):
+        assert about in services.log(service), f"no event of {service} says what it is about"
 
     everything = "\n".join(said)
     assert "al_backend" in everything
