@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,37 @@ def test_with_nothing_there_everything_is_named(nothing_there: Settings) -> None
     assert found["registry"].ok
     json.dumps([finding.as_dict() for finding in found.values()])
     assert "->" in str(found["redis"])
+
+
+@pytest.mark.parametrize(
+    ("status", "content"),
+    [(200, b"<html>Hello</html>"), (200, b'{"status": "UP"}'), (200, b"5"), (200, b""), (404, b"none"), (405, b"{}")],
+)
+def test_another_program_at_the_address_of_label_studio(nothing_there: Settings, status: int, content: bytes) -> None:
+    """Label Studio takes the next port without a word when its own is taken, and that program may know /health, too."""
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/health" else status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Other)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    changes = {"label_studio_url": f"http://127.0.0.1:{server.server_port}", "label_studio_api_key": "0" * 40}
+    found = by_check(examine(load_settings(**(nothing_there.model_dump() | changes)), 1))["token"]
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+    assert found.level is Level.ERROR
+    assert "not as Label Studio does" in found.message
+    assert "takes the next one" in found.remedy
 
 
 def test_a_registry_that_cannot_be_written(nothing_there: Settings, tmp_path: Path) -> None:
