@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -174,7 +174,7 @@ def test_the_services_of_the_compose_file_do_the_main_job_and_tell_no_secret(
 def measured(url: str, project: int) -> dict[str, float]:
     """The numbers of a project in `/metrics`, added up over their other labels."""
     text = httpx.get(f"{url}/metrics", auth=(USER, PASSWORD)).text
-    found: Counter[str] = Counter()
+    found: dict[str, float] = defaultdict(float)
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.labels.get("project") == str(project):
