@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import partial
 
 from al_backend import logs, metrics
+from al_backend.base_checkpoint import may_be_pickled
 from al_backend.child_process import die_with_parent
 from al_backend.cycle import Snapshot
 from al_backend.errors import RegistryError
@@ -241,6 +242,7 @@ def _starting_point(
         device=here.settings.training_devices[0],
         base=find_base(settings.detector, here.registry.base_folder),
         seed=settings.seed,
+        allow_pickle=may_be_pickled(settings.detector),
     )
 
 
