@@ -232,7 +232,7 @@ def test_a_pickled_file_that_the_operator_names_is_opened(here: Context, tmp_pat
     file = tmp_path / "mine.pt"
     torch.save({"model": network}, file)
     here.settings = here.settings.model_copy(update={"detector": str(file)})
-    (known,) = here.registry.all_versions(PROJECT) if cold_start(PROJECT) else ()
+    known = here.registry.version(PROJECT, cold_start(PROJECT))
     assert known.detector == str(file)
     assert known.knows == ("cod",)
     assert "knows cod" in known.gate.reason
