@@ -150,7 +150,8 @@ def _fit_and_register(
         labels.train,
         labels.validation if len(labels.validation) else None,
         TrainingConfig(
-            iterations=settings.iterations,
+            # A minimum: with fewer steps than one pass takes, some labels would not be seen at all.
+            iterations=max(settings.iterations, -(-len(labels.train) // settings.batch_size)),
             batch_size=settings.batch_size,
             seed=settings.seed,
             losses=LossConfig.huale() if settings.losses == "huale" else LossConfig(),

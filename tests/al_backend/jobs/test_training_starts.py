@@ -117,12 +117,15 @@ def test_another_architecture_starts_from_its_own_base(here: Context, seen: Seen
 
 def test_all_labels_and_the_settings_reach_the_detector(here: Context, seen: Seen) -> None:
     train(here, True, batch_size=3)
-    ((labelled, held_out),) = seen.data
+    labelled, held_out = seen.data[0]
     assert (len(labelled), 0 if held_out is None else len(held_out)) == (6, 2)
-    (config,) = seen.configs
-    assert (config.iterations, config.batch_size, config.seed) == (1, 3, 3)
+    config = seen.configs[0]
+    # One step of three would leave half of the labels unseen.
+    assert (config.iterations, config.batch_size, config.seed) == (2, 3, 3)
     assert config.losses == LossConfig()
     assert config.checkpoint is not None
+    train(here, True, batch_size=3, iterations=3)
+    assert seen.configs[1].iterations == 3
 
 
 def test_huales_losses_reach_the_detector_and_its_version(here: Context, seen: Seen, reef: DetectionDataset) -> None:
