@@ -215,7 +215,7 @@ def test_no_base_is_a_warning_that_says_what_it_costs(caplog: pytest.LogCaptureF
     assert "rankings are noise" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["yolov5n", "yolov5s"])
+@pytest.mark.parametrize("name", list(PARAMETERS))
 def test_scale_is_what_the_name_says(name: str) -> None:
     network = build(network_description(name), 3)
     check_size(name, network)
