@@ -1,4 +1,4 @@
-# Needs python3 (3.10 to 3.12), make and git; everything else is fetched into this folder.
+# Needs python3 (3.10 to 3.13), make and git; everything else is fetched into this folder.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help

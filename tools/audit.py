@@ -31,7 +31,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
-PYTHON = "3.12"
+PYTHON = "3.13"
 """The newest Python that is supported: the others may be held back by libraries that have left them behind."""
 
 CAPS: Mapping[str, tuple[str, str]] = {
