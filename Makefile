@@ -1,4 +1,4 @@
-# Needs python3 (3.10 to 3.12), make and git; everything else is fetched into this folder.
+# Needs python3 (3.10 to 3.13), make and git; everything else is fetched into this folder.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -78,7 +78,7 @@ reference: setup ## Write the pages anew that are made from the code: settings, 
 	$(PYTHON) -m al_backend.routes_table > docs/routes.md
 
 export: $(UV) ## Write the requirements files anew from the lock
-	$(UV) export --quiet --frozen --no-default-groups --no-emit-project --no-annotate --no-header --output-file requirements.txt
+	$(UV) export --quiet --frozen --no-default-groups --extra s3 --no-emit-project --no-annotate --no-header --output-file requirements.txt
 	echo "label-studio==1.23.2" | $(UV) pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header --output-file requirements-label-studio.txt -
 
 audit: setup ## Ask for known weaknesses in the dependencies and whether each is a current release: ARGS=--json

@@ -7,7 +7,7 @@ from typing import Any
 
 from al_backend.errors import BackendError
 from al_backend.registry import Registry
-from model.detectors.base_files import SHIPPED, base_file
+from model.detectors.base_files import PICKLED, SHIPPED, TORCHVISION_FILES, base_file
 
 
 def fetch_checkpoint(registry: Registry, detector: str, scratch: Path) -> dict[str, Any]:
@@ -48,15 +48,28 @@ def fetch_checkpoint(registry: Registry, detector: str, scratch: Path) -> dict[s
     return {"detector": detector, "file": str(file), "classes": len(description["classes"])}
 
 
+def may_be_pickled(detector: str) -> bool:
+    """Whether the weights that a detector starts from may be a pickle, which restricted loaders open.
+
+    Naming the file is the permission. A project cannot name one (`LearningSettings.overridden`), only the operator can.
+    """
+    return detector.endswith(".pt")
+
+
 def describe_checkpoint(registry: Registry, detector: str) -> tuple[bool, str]:
     """Whether trainings of a detector start from trained weights, and a sentence that says from which."""
-    if detector.endswith(".pt"):
-        return True, f"First trainings start from {detector}."
     if detector.endswith((".yaml", ".yml")):
         return True, f"{detector} is a network of your own: first trainings begin from random weights."
     file = base_file(detector, registry.base_folder)
+    if file is None and detector.endswith(".pt"):
+        return False, f"There is no file {detector} here, so no training can start."
     if file is None:
         return False, f"There are no weights to start from, so {detector} begins from random ones."
+    if file.suffix in PICKLED and file.name != TORCHVISION_FILES.get(detector) and not may_be_pickled(detector):
+        return False, (
+            f"{file} is pickled, so trainings refuse it. Put a .safetensors file there; an Ultralytics .pt file that "
+            "you trust can be named as AL_DETECTOR, with its whole path."
+        )
     if file.parent != SHIPPED:
         return True, f"First trainings start from {file.name}."
     return True, (

@@ -172,6 +172,7 @@ def ranking_number(model_version: str) -> int:
 def _training(snapshot: Snapshot, state: State, settings: LearningSettings) -> Train | None:
     if state.training or not snapshot.labels:
         return None
+    from_scratch = settings.train_mode == "from_scratch"
     attempt = state.attempt
     requested = state.train_requested_at
     trained_at = None if state.trained_on is None else state.trained_on.snapshot_at
@@ -185,13 +186,13 @@ def _training(snapshot: Snapshot, state: State, settings: LearningSettings) -> T
         if not asked:
             return None
     if asked:
-        return Train("requested", state.train_from_scratch)
+        return Train("requested", state.train_from_scratch or from_scratch)
     if cancelled is not None and cancelled.labels is None:
         return None  # this look notes the labels, later ones count those that are new
     if missing_labels(snapshot.labels, counted_from(state.trained_on, cancelled), settings) > 0:
         return None
     new = pending_labels(snapshot.labels, state.trained_on)
-    return Train(f"{new} new or changed labels", settings.train_mode == "from_scratch")
+    return Train(f"{new} new or changed labels", from_scratch)
 
 
 def _is_cold(snapshot: Snapshot, state: State, settings: LearningSettings) -> bool:

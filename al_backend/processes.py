@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
 import sys
 import threading
 from collections.abc import Sequence
@@ -14,7 +13,8 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
-from al_backend.errors import BackendError, ConfigError, LabelStudioError
+from al_backend.errors import BackendError, LabelStudioError
+from al_backend.http.serve import check_address
 from al_backend.jobs.embedded_redis import EmbeddedRedis
 from al_backend.jobs.queues import QueueName, connect_to
 from al_backend.jobs.queues import connect as connect_queues
@@ -38,7 +38,7 @@ def run_everything(settings: Settings, *, projects: Sequence[int] = ()) -> None:
     Raises:
         ConfigError: the port is taken, or Redis is not to be had.
     """
-    _check_port(settings.host, settings.port)
+    check_address(settings)  # before anything starts: the web server alone would fail again and again
     redis: EmbeddedRedis | None = None
     if settings.redis_url:
         redis_url = settings.redis_url
@@ -119,20 +119,6 @@ def _as_text(value: Any) -> str:
     if isinstance(value, (str, Path)):
         return str(value)
     return json.dumps(value)
-
-
-def _check_port(host: str, port: int) -> None:
-    """Before anything starts: the web server alone would fail again and again."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        with socket.socket(found[0][0], socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(found[0][4])
-    except OSError as error:
-        raise ConfigError(
-            f"The web server cannot listen on {host}:{port} ({error.strerror or error}); "
-            "stop what uses the port, or set PORT to another, for the other commands too."
-        ) from error
 
 
 class _Connecting(threading.Thread):

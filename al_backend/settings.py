@@ -86,7 +86,9 @@ class LearningSettings(BaseModel):
     train_mode: Literal["fine_tune", "from_scratch"] = Field(
         "fine_tune", description="Start from the active version, or from the base checkpoint every time."
     )
-    iterations: int = Field(600, ge=1, description="Optimizer steps of one training.")
+    iterations: int = Field(
+        600, ge=1, description="Optimizer steps of one training; more where one pass over the labels takes more."
+    )
     losses: Literal["library", "huale"] = Field(
         "library", description="The network library's own losses, or HUALE's (emphasis, EIoU, uncertainty)."
     )

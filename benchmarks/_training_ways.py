@@ -22,6 +22,7 @@ from torchvision.models import detection
 from model.data.dataset import DetectionDataset
 from model.data.yolo import write_yolo
 from model.detectors.factory import create, resolve_device
+from model.detectors.faster_rcnn import SAMPLED_BOXES
 from model.detectors.fitting import CLASS_ROWS_FACTOR
 from model.detectors.torchvision_detector import TorchvisionDetector
 from model.detectors.torchvision_training import TorchvisionTrainable
@@ -167,8 +168,10 @@ def _ultralytics(steps: Steps, folder: Path) -> list[float]:
 def _torchvision(steps: Steps, folder: Path) -> list[float]:
     """The loop of torchvision's own examples: its network, its transform, a DataLoader, AdamW; no augmentation."""
     device = torch.device(resolve_device("auto"))
-    sized = steps.architecture in FASTER_RCNN
-    options = {"min_size": steps.size, "max_size": steps.size} if sized else {}
+    options = {}
+    if steps.architecture in FASTER_RCNN:
+        # As many sampled proposals as ours: a step of torchvision's own 512 would be another training.
+        options = {"min_size": steps.size, "max_size": steps.size, "box_batch_size_per_image": SAMPLED_BOXES}
     network: Any = getattr(detection, steps.architecture)(
         weights=None, weights_backbone=None, num_classes=len(steps.data.classes) + 1, **options
     )

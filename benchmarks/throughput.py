@@ -38,11 +38,11 @@ def measure(options: Options) -> Outcome:
         count = 64 if CUDA else 16
         write_reef(folder, count, seed=5, size=SCENE, species=OTHER_SPECIES)
         paths = sorted(folder.glob("*.jpg"))
-        for architecture in LIGHT if options.quick else LIGHT + HEAVY:
+        for architecture in filter(options.wants, LIGHT if options.quick else LIGHT + HEAVY):
             few = architecture not in SMALL and not CUDA
             rounds = (3 if few else 5) if options.quick else 11
             _predictions(outcome, architecture, paths[:4] if few else paths, rounds)
-        _trainings(outcome, folder / "training", quick=options.quick)
+        _trainings(outcome, folder / "training", options)
     outcome.notes.append(
         f"Images of {SCENE[1]} x {SCENE[0]} px, network at {IMAGE_SIZE} px (SSD at its own size), "
         f"{torch.get_num_threads()} threads in torch, {'mixed' if CUDA else 'full'} precision in ours and in bare."
@@ -92,11 +92,12 @@ def _judge(outcome: Outcome, architecture: str, source: str, ratios: dict[str, d
         outcome.goals.append(Goal(f"{name} / {way.replace('_', ' ')}", ratio, goal, ratio >= GOAL_RATIO))
 
 
-def _trainings(outcome: Outcome, folder: Path, *, quick: bool) -> None:
+def _trainings(outcome: Outcome, folder: Path, options: Options) -> None:
     # One pass: what a library does between two is not counted.
     data = write_reef(folder / "scenes", 160, seed=6, size=(IMAGE_SIZE, IMAGE_SIZE), species=OTHER_SPECIES)
-    steps, rounds = (10, 2) if quick else (20, 4)
-    for architecture in SMALL if quick else LIGHT:
+    steps, rounds = (10, 2) if options.quick else (20, 4)
+    # Quick is small, unless somebody asks for the slow one.
+    for architecture in filter(options.wants, SMALL if options.quick and not options.detectors else LIGHT):
         batch = 2 if architecture in FASTER_RCNN and not CUDA else 8
         for augment in (False, True) if architecture in YOLO else (False,):
             steps_of = Steps(architecture, data, IMAGE_SIZE, batch, steps, augment)

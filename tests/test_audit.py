@@ -18,12 +18,13 @@ from tools.audit import (
     direct_requirements,
     locked_versions,
     main,
+    outdated,
     show,
     status,
     weaknesses,
 )
 
-GOOD: dict[str, object] = {"weaknesses": [], "dependencies": [], "unanswered": []}
+GOOD: dict[str, object] = {"weaknesses": [], "dependencies": [], "lock": [], "unanswered": []}
 HASH = "sha256:4d6c8a86cb4d5e7a2e9e0e2ea0b6b2c0a8e4c4b0c5b9a5bbd0a54f8e1d4f5a01"
 
 
@@ -113,6 +114,25 @@ def test_an_old_dependency_is_found(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert "flask" in calls[-1][-1].splitlines(), "the newest of all, whatever is asked for today"
 
 
+def test_a_release_behind_is_found_in_what_others_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = (
+        "Resolved 3 packages in 5ms\nUpdate certifi v2025.11.12 -> v2026.10.18\nUpdate numpy v2.1.0, v2.2.5 -> v2.2.6\n"
+    )
+    calls = answering(monkeypatch, (0, "", f"{said}Add brotli v1.2.0\n"), (2, "", "error: no route"))
+    old = outdated("our-uv")
+    assert old == [
+        {"name": "certifi", "locked": "2025.11.12", "latest": "2026.10.18"},
+        {"name": "numpy", "locked": "2.1.0, 2.2.5", "latest": "2.2.6"},
+    ]
+    assert calls[0][0] == "our-uv"
+    assert "--dry-run" in calls[0], "a question, that leaves uv.lock alone"
+    document = GOOD | {"lock": old}
+    assert status(document) == 1
+    assert "OLD in uv.lock: certifi 2025.11.12, there is 2026.10.18" in show(document)
+    with pytest.raises(Unanswered, match="no route"):
+        outdated("our-uv")
+
+
 def test_an_index_out_of_reach_is_no_success(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +151,7 @@ def test_an_index_out_of_reach_is_no_success(
         ({"weaknesses": [{"name": "a", "version": "1", "id": "x", "fixed_in": []}]}, 1),
         ({"dependencies": [{"name": "a", "locked": "1", "latest": "2", "cap": "", "current": False}]}, 1),
         ({"weaknesses": None, "unanswered": ["x"]}, 2),
+        ({"lock": None, "unanswered": ["x"]}, 2),
     ],
 )
 def test_the_exit_status(changes: dict[str, object], expected: int) -> None:

@@ -109,6 +109,16 @@ def test_the_image_does_not_run_as_root_and_checks_its_health() -> None:
         assert f"!{path}" in allowed, path
 
 
+def test_one_image_of_two_stages_is_for_the_web_server_and_the_workers(services: dict[str, Any]) -> None:
+    for name in ("web", "inference", "trainer"):
+        assert services[name]["image"] == "al-backend", name
+        assert services[name]["build"]["args"] == {"ACCELERATOR": "${ACCELERATOR:-cuda}"}, name
+    build, image = (ROOT / "Dockerfile").read_text(encoding="utf-8").split("\nFROM ")[1:]
+    assert "ARG ACCELERATOR=cuda\n" in build
+    assert "COPY --from=build /opt/venv /opt/venv\n" in image
+    assert "pip install" not in image, "what builds stays behind"
+
+
 def test_every_service_is_hardened(services: dict[str, Any]) -> None:
     for name, service in services.items():
         assert service["cap_drop"] == ["ALL"], name
@@ -208,7 +218,7 @@ def test_requirements_hold_what_the_project_asks_for() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("dependencies = [")[2].partition("\n]")[0]
     asked = set(re.findall(r'^    "([A-Za-z0-9-]+)', project, re.MULTILINE))
     assert asked
-    assert asked <= pinned
+    assert asked | {"s3fs"} <= pinned, "the image opens a registry on S3, too"
 
 
 @pytest.mark.parametrize("unwanted", ["opencv-python", "attr"])

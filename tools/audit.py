@@ -1,9 +1,11 @@
-"""`make audit`: known weaknesses in what is locked, and whether every direct dependency is a current release.
+"""`make audit`: known weaknesses in what is locked, and whether every locked dependency is a current release.
 
     python -m tools.audit [--json] [--uv PATH]
 
-The exit status is 0 when both questions were answered and the answers are good, 1 when a weakness is known or a
-dependency is old, 2 when a question could not be answered, such as without a way to the database of weaknesses.
+For what pyproject.toml names, that is the newest release there is, but for the caps below; for what those ask for in
+turn, the newest that they allow. The exit status is 0 when all was answered and the answers are good, 1 when a weakness
+is known or a dependency is old, 2 when a question could not be answered, such as without a way to the database of
+weaknesses.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
-PYTHON = "3.12"
+PYTHON = "3.13"
 """The newest Python that is supported: the others may be held back by libraries that have left them behind."""
 
 CAPS: Mapping[str, tuple[str, str]] = {
@@ -127,6 +129,20 @@ def dependencies(uv: str, root: Path = ROOT) -> list[Dependency]:
     return [Dependency(name, locked[name], latest[name], *CAPS.get(name, ("", ""))) for name in names]
 
 
+def outdated(uv: str, root: Path = ROOT) -> list[dict[str, str]]:
+    """What a lock that is made today would have newer: name, locked and latest; uv.lock stays as it is.
+
+    Raises:
+        Unanswered: the index does not answer.
+    """
+    answer = _run([uv, "lock", "--upgrade", "--dry-run", "--color", "never", "--project", str(root)])
+    if answer.returncode != 0:
+        raise Unanswered(f"Whether uv.lock is current is not known: {_last_line(answer.stderr)}")
+    found = re.findall(r"^Update (\S+) (.+) -> (.+)$", answer.stderr, re.M)
+    plain = [(name, re.sub(r"\bv", "", before), re.sub(r"\bv", "", after)) for name, before, after in found]
+    return [{"name": name, "locked": before, "latest": after} for name, before, after in plain]
+
+
 def weaknesses(root: Path = ROOT) -> list[dict[str, Any]]:
     """What the databases know of the packages in requirements.txt; each has name, version, id and fixed_in.
 
@@ -173,10 +189,14 @@ def _last_line(text: str) -> str:
 
 
 def audit(uv: str, root: Path = ROOT) -> dict[str, Any]:
-    """Both answers as one document; a question without an answer has a sentence under "unanswered"."""
-    document: dict[str, Any] = {"weaknesses": None, "dependencies": None, "unanswered": []}
+    """The answers as one document; a question without an answer has a sentence under "unanswered"."""
+    document: dict[str, Any] = {"weaknesses": None, "dependencies": None, "lock": None, "unanswered": []}
     try:
         document["weaknesses"] = weaknesses(root)
+    except Unanswered as reason:
+        document["unanswered"].append(str(reason))
+    try:
+        document["lock"] = outdated(uv, root)
     except Unanswered as reason:
         document["unanswered"].append(str(reason))
     try:
@@ -188,7 +208,7 @@ def audit(uv: str, root: Path = ROOT) -> dict[str, Any]:
 
 def status(document: Mapping[str, Any]) -> int:
     """The exit status for a document of `audit`."""
-    if document["weaknesses"] or any(not one["current"] for one in document["dependencies"] or ()):
+    if document["weaknesses"] or document["lock"] or any(not one["current"] for one in document["dependencies"] or ()):
         return 1
     return 2 if document["unanswered"] else 0
 
@@ -200,6 +220,8 @@ def show(document: Mapping[str, Any]) -> str:
         state = "current" if one["current"] else f"OLD, there is {one['latest']}"
         held = f"; held at {one['cap']}: {one['reason']}" if one["cap"] else ""
         lines.append(f"{one['name']:<26}{one['locked']:<14}{state}{held}")
+    for one in document["lock"] or ():
+        lines.append(f"OLD in uv.lock: {one['name']} {one['locked']}, there is {one['latest']}")
     for found in document["weaknesses"] or ():
         fixed = ", ".join(found["fixed_in"]) or "no release"
         lines.append(f"WEAK {found['name']} {found['version']}: {found['id']}, fixed in {fixed}")
@@ -209,7 +231,7 @@ def show(document: Mapping[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Ask both questions, print the answers, return the exit status."""
+    """Ask, print the answers, return the exit status."""
     parser = argparse.ArgumentParser(description="Known weaknesses and old releases among the dependencies.")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--uv", default=shutil.which("uv") or "uv", help="the uv program")

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from al_backend.base_checkpoint import may_be_pickled
 from al_backend.errors import BackendError, ConfigError
 from al_backend.settings import LearningSettings
 from model.acquisition.strategy import StrategyConfig
@@ -107,7 +108,7 @@ def run_simulation(doors: Doors, asked: Asked, console: Console) -> dict[str, An
     settings = _learning(doors, asked)
     plan = _valid(lambda: make_plan(settings, asked))
     base = find_base(settings.detector, doors.registry.base_folder)
-    source = FactoryDetectors(settings.detector, settings.image_size, base)
+    source = FactoryDetectors(settings.detector, settings.image_size, base, may_be_pickled(settings.detector))
     with display(console) as show:
         data = _data(doors, settings, asked, lambda done, total: show("images", done, total, None))
         experiment = Experiment(plan, data, source, asked.out)

@@ -82,7 +82,7 @@ def _extra_params(subject: Subject, backend: Backend) -> Finding:
 
 
 def webhook(subject: Subject) -> Iterator[Finding]:
-    """Whether events arrive: one webhook, switched on, for everything, with our secret."""
+    """Whether events arrive: one webhook, switched on, for everything, with our secret, to where they are sent."""
     check, address = "webhook", f"{subject.settings.own_url}/webhook"
     hooks = [
         hook for hook in subject.label_studio.webhooks(subject.project_id) if str(hook["url"]).rstrip("/") == address
@@ -116,6 +116,13 @@ def webhook(subject: Subject) -> Iterator[Finding]:
             "The webhook's Authorization header is missing or has another secret than this backend, which answers "
             "401 to its events.",
             subject.connect_again,
+        )
+    elif (refusal := subject.label_studio.webhook_refusal(subject.project_id, address)) is not None:
+        yield error(
+            check,
+            f"Label Studio sends no event to {address}, though the webhook is there: it looks at the address again at "
+            f"each event, and was started without its switch since. ({refusal})",
+            f"{SWITCHES}.",
         )
     else:
         yield fine(check, f"Events go to {address}.")

@@ -78,7 +78,8 @@ def _annotators(subject: Subject, project: Project) -> Iterator[Finding]:
         yield warning(
             check,
             f"The project has {members} members: Label Studio then draws the next task at random among the scored.",
-            'Use the tab "Active learning queue" with "Label Tasks As Displayed", or remove the members.',
+            'Use the tab "Active learning queue" with "Label Tasks As Displayed", where two people may get the same '
+            "task, or remove the members.",
         )
     if project.maximum_annotations > 1:
         exact = False
@@ -96,7 +97,11 @@ def _annotators(subject: Subject, project: Project) -> Iterator[Finding]:
             'Switch on "Use predictions to prelabel tasks" in Settings, Annotation.',
         )
     if exact:
-        yield fine(check, "One annotation per task, no extra members: the order is exact.")
+        yield fine(
+            check,
+            "One annotation per task, no extra members: the order is exact. A task that somebody has open stays theirs "
+            "for a day, whatever the order says since.",
+        )
 
 
 def _registered(subject: Subject) -> Iterator[Finding]:

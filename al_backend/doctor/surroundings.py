@@ -157,7 +157,9 @@ def label_studio(settings: Settings) -> tuple[list[Finding], LabelStudio | None]
         user = client.whoami()
     except (ConfigError, LabelStudioError) as found:
         return [*findings, _refused_key(found)], None
-    findings.append(fine("token", f"Label Studio takes the key as {user.get('email', 'a user')}."))
+    if not user.get("email"):
+        return [*findings, _another_program(f"{url} names no user for the key.")], None
+    findings.append(fine("token", f"Label Studio takes the key as {user['email']}."))
     return [*findings, *_release(client)], client
 
 
@@ -187,8 +189,19 @@ def _refused_key(found: BackendError) -> Finding:
             f"Label Studio has legacy tokens switched off, and LABEL_STUDIO_API_KEY is one. ({found})",
             "Use a personal access token (Account & Settings), or switch legacy tokens on (Organization, API Tokens).",
         )
+    if isinstance(found, LabelStudioError) and found.status in (200, 404, 405):
+        return _another_program(str(found))
     return error(
         "token",
         str(found),
         "Set LABEL_STUDIO_API_KEY to a personal access token (Account & Settings in Label Studio).",
+    )
+
+
+def _another_program(found: str) -> Finding:
+    return error(
+        "token",
+        f"Something answers there, but not as Label Studio does: {found}",
+        "Set LABEL_STUDIO_URL to Label Studio's own address. Where its port is taken when it starts, it takes the next "
+        "one and says so in its log alone.",
     )

@@ -35,7 +35,7 @@ def serve(settings: Settings) -> None:
         BackendError: the server ended with an error.
     """
     check_auth_settings(settings)
-    _check_address(settings)
+    check_address(settings)
     parent = os.getpid()
     try:
         _Server(settings).run()
@@ -110,8 +110,12 @@ class _Logger(Logger):
         self.error_log.propagate = True
 
 
-def _check_address(settings: Settings) -> None:
-    """Say at once what gunicorn would say after five silent retries."""
+def check_address(settings: Settings) -> None:
+    """Say at once what gunicorn would say after five silent retries.
+
+    Raises:
+        ConfigError: nothing can listen on `AL_HOST` and `PORT`.
+    """
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
         with socket.socket(found[0][0], socket.SOCK_STREAM) as probe:
@@ -119,8 +123,8 @@ def _check_address(settings: Settings) -> None:
             probe.bind(found[0][4])
     except OSError as error:
         raise ConfigError(
-            f"Cannot listen on {settings.host}:{settings.port} ({error.strerror or error}); "
-            "stop what runs there, or set PORT and AL_HOST."
+            f"The web server cannot listen on {settings.host}:{settings.port} ({error.strerror or error}); "
+            "stop what uses the port, or set PORT to another, for the other commands too, or AL_HOST."
         ) from error
 
 

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from al_backend.base_checkpoint import may_be_pickled
 from al_backend.jobs.client import look_later
 from al_backend.jobs.context import Context, job_running
 from al_backend.jobs.documents import now
@@ -72,16 +73,20 @@ def _make(here: Context, project_id: int, folder: Path) -> Version:
     settings, config = here.learning(project_id), here.labeling_config(project_id)
     made_from = _made_from(here, project_id)
     base = find_base(settings.detector, here.registry.base_folder)
-    known = () if base is None else create(settings.detector, None, base=base, device=here.settings.device).classes
+    options: dict[str, Any] = {
+        "base": base,
+        "device": here.settings.device,
+        "allow_pickle": may_be_pickled(settings.detector),
+    }
+    known = () if base is None else create(settings.detector, None, **options).classes
     usable = tuple(label for label in known if config.label_of(label) is not None)
     # Without a class a detector looks at nothing; those of the project only stand in until they are learnt.
     detector = create(
         settings.detector,
         usable or config.labels,
         image_size=settings.image_size,
-        device=here.settings.device,
-        base=base,
         seed=settings.seed,
+        **options,
     )
     detector.save(folder)
     digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()

@@ -13,7 +13,7 @@ from al_backend.errors import ImageUnavailable
 from al_backend.inference import image_value
 from al_backend.jobs.kept_images import KeptImages
 from al_backend.labelstudio.client import LabelledTask
-from al_backend.labelstudio.codec import choose_annotation, from_annotation, label_digest
+from al_backend.labelstudio.codec import choose_annotation, count_objects, from_annotation, label_digest
 from al_backend.labelstudio.images import ImageSource
 from al_backend.labelstudio.labeling_config import LabelingConfig
 from model.data.dataset import DetectionDataset, LabelledImage
@@ -56,7 +56,8 @@ def read_labels(
     """Fetch the images of labelled tasks and turn their regions into boxes.
 
     Regions with a label that the config does not name, and tasks whose image cannot be had, are left out and named in
-    the data sets' `problems`. A submitted annotation without boxes is an image without objects.
+    the data sets' `problems`, and so is an image of whose boxes none can be used. A submitted annotation without boxes
+    is an image without objects.
 
     Args:
         tasks: with at least one submitted annotation each.
@@ -129,6 +130,10 @@ def _labelled_image(
         return None, [f"Task {task}: {error}"]
     boxes, trouble = from_annotation(result, config, (height, width))
     known = [(label, box) for label, box in boxes if label in index]
+    objects = 0 if known else count_objects(result, config)
+    if objects:  # as background it would teach that nothing is there
+        trouble.append(f"left out, because none of its {objects} box{'es' * (objects > 1)} can be used.")
+        return None, [f"Task {task}: {problem}" for problem in trouble]
     return (
         LabelledImage(
             key=str(task),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import polars as pl
 
@@ -59,101 +61,107 @@ def perform(
     Returns:
         What was started, for the log; "" where it is in flight, or failed a moment ago and is put off.
     """
-    queues = here.queues
     pool, config = seen.pool, seen.config
-    meta = {"project": project_id}
-    if isinstance(action, cycle.Promote):
-        verdict = here.registry.version(project_id, action.version).gate
-        here.registry.promote(project_id, action.version, reason=verdict.reason)
-        look_later(queues, project_id, f"{action.version} is active")
-        return f"promoting {action.version}, whose training ended before it did"
-    if isinstance(action, cycle.Train):
-        started = ensure_job(
-            queues,
-            QueueName.TRAIN,
-            job_name("train", project_id),
-            "al_backend.jobs.training.train",
-            project_id,
-            action.from_scratch,
-            timeout=here.settings.train_timeout,
-            meta=meta | {"kind": "train", "reason": action.reason, "decided_at": decided_at.isoformat()},
-        )
-        return f"training ({action.reason})" if started else ""
-    if isinstance(action, cycle.ColdStart):
-        started = ensure_job(
-            queues,
-            QueueName.SCORE,
-            job_name("cold-start", project_id),
-            "al_backend.jobs.cold_start.cold_start",
-            project_id,
-            timeout=_SCORE_TIMEOUT,
-            meta=meta | {"kind": "cold_start"},
-        )
-        return "a cold start: nothing is trained yet" if started else ""
-    if isinstance(action, cycle.StartRanking):
-        cancelled = cancelled_ranking(here.registry, project_id)
-        if cancelled is not None and cancelled.at > decided_at:
-            return f"no ranking with {action.version}: it was cancelled in this moment"
-        created = _create_ranking(here, project_id, action.version, pool, config, settings)
-        _enqueue_shards(here, project_id, created.id, range(min(created.shards, WINDOW)))
-        return f"ranking {created.id} of {created.tasks} tasks in {created.shards} shards"
-    if isinstance(action, cycle.ScoreShards):
-        count = _enqueue_shards(here, project_id, action.ranking, action.shards, closer=action.closer)
-        kind = "shards of a closer look" if action.closer else "missing shards"
-        return f"{count} {kind} of {action.ranking}" if count else ""
-    if isinstance(action, cycle.Choose):
-        started = ensure_job(
-            queues,
-            QueueName.PUBLISH,
-            job_name("choose", project_id, action.ranking),
-            "al_backend.jobs.candidates.choose",
-            project_id,
-            action.ranking,
-            timeout=_SCORE_TIMEOUT,
-            meta=meta | {"kind": "choose", "ranking": action.ranking},
-        )
-        return f"choosing images of {action.ranking} for a closer look" if started else ""
-    if isinstance(action, cycle.Publish):
-        started = ensure_job(
-            queues,
-            QueueName.PUBLISH,
-            job_name("publish", project_id),
-            "al_backend.jobs.publish.publish",
-            project_id,
-            action.ranking,
-            timeout=_PUBLISH_TIMEOUT,
-            meta=meta | {"kind": "publish", "ranking": action.ranking},
-        )
-        return f"publishing {action.ranking}" if started else ""
-    if isinstance(action, cycle.ScoreNew):
-        wanted = set(action.tasks)
-        tasks = [(task.id, image_value(task.data, config)) for task in pool if task.id in wanted]
-        count = _enqueue_new(here, project_id, action.ranking, tasks)
-        return f"scoring {count} of {len(tasks)} new tasks" if count else ""
-    if isinstance(action, cycle.Repoint):
-        here.label_studio.publish_model_version(project_id, action.model_version)
-        return f"model version was {seen.snapshot.model_version!r}, set back to {action.model_version}"
-    if isinstance(action, cycle.Tidy):
-        started = ensure_job(
-            queues,
-            QueueName.PUBLISH,
-            job_name("tidy", project_id),
-            "al_backend.jobs.tidy.tidy",
-            project_id,
-            timeout=_PUBLISH_TIMEOUT,
-            meta=meta | {"kind": "tidy"},
-        )
-        return "making room among versions and rankings" if started else ""
+    match action:
+        case cycle.Promote():
+            verdict = here.registry.version(project_id, action.version).gate
+            here.registry.promote(project_id, action.version, reason=verdict.reason)
+            look_later(here.queues, project_id, f"{action.version} is active")
+            return f"promoting {action.version}, whose training ended before it did"
+        case cycle.StartRanking():
+            cancelled = cancelled_ranking(here.registry, project_id)
+            if cancelled is not None and cancelled.at > decided_at:
+                return f"no ranking with {action.version}: it was cancelled in this moment"
+            created = _create_ranking(here, project_id, action.version, pool, config, settings)
+            _enqueue_shards(here, project_id, created.id, range(min(created.shards, WINDOW)))
+            return f"ranking {created.id} of {created.tasks} tasks in {created.shards} shards"
+        case cycle.ScoreShards():
+            count = _enqueue_shards(here, project_id, action.ranking, action.shards, closer=action.closer)
+            kind = "shards of a closer look" if action.closer else "missing shards"
+            return f"{count} {kind} of {action.ranking}" if count else ""
+        case cycle.ScoreNew():
+            wanted = set(action.tasks)
+            tasks = [(task.id, image_value(task.data, config)) for task in pool if task.id in wanted]
+            count = _enqueue_new(here, project_id, action.ranking, tasks)
+            return f"scoring {count} of {len(tasks)} new tasks" if count else ""
+        case cycle.Repoint():
+            here.label_studio.publish_model_version(project_id, action.model_version)
+            return f"model version was {seen.snapshot.model_version!r}, set back to {action.model_version}"
+    job = _job(here, action, decided_at)
     started = ensure_job(
-        queues,
-        QueueName.PUBLISH,
-        job_name("retire", project_id),
-        "al_backend.jobs.publish.retire",
+        here.queues,
+        job.queue,
+        job_name(job.kind.replace("_", "-"), project_id, *job.part),
+        job.function,
         project_id,
-        timeout=_PUBLISH_TIMEOUT,
-        meta=meta | {"kind": "retire", "model_versions": list(action.model_versions)},
+        *job.args,
+        timeout=job.timeout,
+        meta={"project": project_id, "kind": job.kind, **job.meta},
     )
-    return f"retiring {', '.join(action.model_versions) or 'duplicates'}" if started else ""
+    return job.said if started else ""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What an action asks for, where that is one job; `part` tells its identity from others of its kind."""
+
+    kind: str
+    queue: QueueName
+    function: str
+    said: str
+    timeout: int = _PUBLISH_TIMEOUT
+    args: tuple[Any, ...] = ()
+    part: tuple[str, ...] = ()
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+def _job(
+    here: Context,
+    action: cycle.Train | cycle.ColdStart | cycle.Choose | cycle.Publish | cycle.Tidy | cycle.Retire,
+    decided_at: datetime,
+) -> _Job:
+    match action:
+        case cycle.Train():
+            return _Job(
+                "train",
+                QueueName.TRAIN,
+                "al_backend.jobs.training.train",
+                f"training ({action.reason})",
+                here.settings.train_timeout,
+                args=(action.from_scratch,),
+                meta={"reason": action.reason, "decided_at": decided_at.isoformat()},
+            )
+        case cycle.ColdStart():
+            said = "a cold start: nothing is trained yet"
+            return _Job("cold_start", QueueName.SCORE, "al_backend.jobs.cold_start.cold_start", said, _SCORE_TIMEOUT)
+        case cycle.Choose():
+            return _Job(
+                "choose",
+                QueueName.PUBLISH,
+                "al_backend.jobs.candidates.choose",
+                f"choosing images of {action.ranking} for a closer look",
+                _SCORE_TIMEOUT,
+                args=(action.ranking,),
+                part=(action.ranking,),
+                meta={"ranking": action.ranking},
+            )
+        case cycle.Publish():
+            return _Job(
+                "publish",
+                QueueName.PUBLISH,
+                "al_backend.jobs.publish.publish",
+                f"publishing {action.ranking}",
+                args=(action.ranking,),
+                meta={"ranking": action.ranking},
+            )
+        case cycle.Tidy():
+            return _Job(
+                "tidy", QueueName.PUBLISH, "al_backend.jobs.tidy.tidy", "making room among versions and rankings"
+            )
+        case cycle.Retire():
+            said = f"retiring {', '.join(action.model_versions) or 'duplicates'}"
+            meta = {"model_versions": list(action.model_versions)}
+            return _Job("retire", QueueName.PUBLISH, "al_backend.jobs.publish.retire", said, meta=meta)
 
 
 def _enqueue_shards(

@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import partial
 
 from al_backend import logs, metrics
+from al_backend.base_checkpoint import may_be_pickled
 from al_backend.child_process import die_with_parent
 from al_backend.cycle import Snapshot
 from al_backend.errors import RegistryError
@@ -149,7 +150,8 @@ def _fit_and_register(
         labels.train,
         labels.validation if len(labels.validation) else None,
         TrainingConfig(
-            iterations=settings.iterations,
+            # A minimum: with fewer steps than one pass takes, some labels would not be seen at all.
+            iterations=max(settings.iterations, -(-len(labels.train) // settings.batch_size)),
             batch_size=settings.batch_size,
             seed=settings.seed,
             losses=LossConfig.huale() if settings.losses == "huale" else LossConfig(),
@@ -241,6 +243,7 @@ def _starting_point(
         device=here.settings.training_devices[0],
         base=find_base(settings.detector, here.registry.base_folder),
         seed=settings.seed,
+        allow_pickle=may_be_pickled(settings.detector),
     )
 
 

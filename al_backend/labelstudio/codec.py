@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,12 +118,9 @@ def from_annotation(
     """
     boxes: list[tuple[str, Box]] = []
     problems: list[str] = []
-    for number, item in enumerate(result, start=1):
-        if item.get("type") != _TYPE or item.get("from_name") != config.from_name:
-            continue
+    for number, item, labels in _regions(result, config):
         where = f"Region {item.get('id') or number}"
         value = item.get("value") or {}
-        labels = list(dict.fromkeys(str(label) for label in value.get(_TYPE) or ()))
         known = [label for label in labels if label in config.labels]
         problems += [
             f"{where} has the label {label!r}, which the config lacks." for label in labels if label not in known
@@ -138,6 +135,26 @@ def from_annotation(
         else:
             boxes += [(label, box) for label in known]
     return boxes, problems
+
+
+def count_objects(result: Iterable[Mapping[str, Any]], config: LabelingConfig) -> int:
+    """Regions of one annotation that stand for an object of the config's classes, whether they can be used or not.
+
+    One without a label may be such an object; one whose labels the config lacks is none.
+    """
+    return sum(
+        not labels or any(label in config.labels for label in labels) for _, _, labels in _regions(result, config)
+    )
+
+
+def _regions(
+    result: Iterable[Mapping[str, Any]], config: LabelingConfig
+) -> Iterator[tuple[int, Mapping[str, Any], list[str]]]:
+    """Place in the annotation, item and labels of each region of our tag."""
+    for number, item in enumerate(result, start=1):
+        if item.get("type") == _TYPE and item.get("from_name") == config.from_name:
+            named = (item.get("value") or {}).get(_TYPE) or ()
+            yield number, item, list(dict.fromkeys(str(label) for label in named))
 
 
 def _pixels(item: Mapping[str, Any], value: Mapping[str, Any], size: tuple[int, int] | None) -> Box | str:

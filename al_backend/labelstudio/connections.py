@@ -91,6 +91,20 @@ class Connections(Reading):
             return kept
         return dict(self.request("PATCH", f"/api/webhooks/{kept['id']}/", body=wanted | {"url": url}))
 
+    def webhook_refusal(self, project_id: int, url: str) -> str | None:
+        """Why Label Studio sends no event to `url`, a private address; None when it does. Nothing is changed.
+
+        It judges an address when a webhook is saved, and again at each event, where a refusal shows in its own log
+        alone. So it is asked to save one that cannot be saved for another reason, of which it speaks second.
+        """
+        body = {"project": project_id, "url": url, "is_active": "this is a question"}
+        try:
+            made = self.request("POST", "/api/webhooks/", body=body)
+        except LabelStudioError as error:
+            return str(error) if error.status == 403 and "reserved network" in str(error) else None
+        self.delete_webhook(made["id"])  # of a release that takes any text for a yes
+        return None
+
     def delete_webhook(self, webhook_id: int) -> None:
         """Delete a webhook."""
         self.request("DELETE", f"/api/webhooks/{webhook_id}/")

@@ -28,8 +28,9 @@ class Reading(Transport):
     """Everything that leaves Label Studio as it is."""
 
     def whoami(self) -> dict[str, Any]:
-        """The user to whom the API key belongs."""
-        return dict(self.request("GET", "/api/current-user/whoami"))
+        """The user to whom the API key belongs; {} from what is no Label Studio."""
+        user = self.request("GET", "/api/current-user/whoami")
+        return user if isinstance(user, dict) else {}
 
     def version(self) -> str:
         """Label Studio's release, such as "1.23.2"."""

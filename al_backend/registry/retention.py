@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from al_backend.registry.active import ActiveShelf
 from al_backend.registry.records import utc_now
 from al_backend.registry.shelf import MANIFEST
-from al_backend.registry.versions import Manifest, VersionShelf
+from al_backend.registry.versions import Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Retained:
     removed: tuple[str, ...] = ()
 
 
-class RetentionShelf(VersionShelf):
+class RetentionShelf(ActiveShelf):
     """Makes room among the versions of a project."""
 
     def retain(self, project: int, keep: Collection[str], *, grace: timedelta) -> Retained:

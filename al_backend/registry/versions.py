@@ -1,4 +1,4 @@
-"""Trained detectors, and the pointer to the one that is in use."""
+"""Trained detectors with their files."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, field_validator
 
 from al_backend.errors import RegistryError, VersionNotFound
 from al_backend.registry.copies import Copies
-from al_backend.registry.records import ActivePointer, Version, utc_now
+from al_backend.registry.records import Version
 from al_backend.registry.shelf import MANIFEST, PLAIN_NAME, Shelf, plain_name, project_folder
 from al_backend.registry.storage import LocalStorage, Storage
 
-HISTORY = 50
 _ATTEMPT = "files-"
 
 
@@ -51,7 +50,7 @@ class Manifest(BaseModel):
 
 
 class VersionShelf(Shelf):
-    """`projects/<id>/versions/<name>/` and `projects/<id>/active.json`."""
+    """`projects/<id>/versions/<name>/`."""
 
     def __init__(self, storage: Storage, copies: Copies) -> None:
         super().__init__(storage)
@@ -155,7 +154,7 @@ class VersionShelf(Shelf):
             RegistryError: a file is missing or has changed since it was stored.
         """
         manifest = self._existing(project, name)
-        _require_weights(manifest.version)
+        require_weights(manifest.version)
         source = "/".join(filter(None, (self._version_folder(project, name), manifest.folder)))
         if isinstance(self._storage, LocalStorage):
             for file, stored in manifest.files.items():
@@ -173,100 +172,6 @@ class VersionShelf(Shelf):
             self._download(source, manifest.files, target)
             self._copies.shrink(keep=target)
         return target
-
-    def active(self, project: int) -> ActivePointer | None:
-        """The active version; None before the first promotion."""
-        return self._read_record(self._pointer(project), ActivePointer)
-
-    def active_version(self, project: int) -> Version | None:
-        """The record that the pointer points to; None before the first promotion.
-
-        Raises:
-            VersionNotFound: the pointer points to none that exists.
-        """
-        pointer = self.active(project)
-        return None if pointer is None else self.version(project, pointer.version)
-
-    def promote(self, project: int, name: str, *, reason: str) -> ActivePointer:
-        """Make a version the active one; nothing happens when it is already.
-
-        Raises:
-            VersionNotFound: there is none of that name, its weights were removed, or it is that of the cold start and
-                there are trained ones; the message lists those that can be promoted.
-        """
-        if not self._existing(project, name).version.is_trained and self.versions(project):
-            raise VersionNotFound(
-                f"{name} is for the time before the first training. {self._those_that_exist(project)}"
-            )
-        self._hold(project, name)
-
-        def moved(current: ActivePointer | None) -> ActivePointer:
-            if current is None:
-                return _pointer(name, (), reason)
-            if current.version == name:
-                return current
-            manifest = self._manifest(project, current.version)
-            if manifest is not None and not manifest.version.is_trained:
-                # Nobody wants to go back to before the first training.
-                return _pointer(name, current.history, reason, current, leaves=True)
-            return _pointer(name, (*current.history, current.version), reason, current)
-
-        return self._move(project, moved)
-
-    def rollback(self, project: int) -> ActivePointer:
-        """Make the version active that was active before; a second rollback goes one further back.
-
-        Raises:
-            VersionNotFound: no earlier version was active, or its files are gone.
-        """
-
-        def moved(current: ActivePointer | None) -> ActivePointer:
-            if current is None:
-                raise VersionNotFound(f"Project {project} has no active version, so there is nothing to roll back.")
-            history = list(current.history)
-            while history:
-                name = history.pop()
-                if self._is_usable(project, name):
-                    self._hold(project, name)
-                    reason = f"rolled back from {current.version}"
-                    return _pointer(name, tuple(history), reason, current, leaves=True)
-            raise VersionNotFound(
-                f"Project {project} has no version to go back to: {current.version} is the first that was active, or "
-                f"those before it were removed. {self._those_that_exist(project)}"
-            )
-
-        return self._move(project, moved)
-
-    def _hold(self, project: int, name: str) -> None:
-        """Take the mark of leaving away.
-
-        Raises:
-            VersionNotFound: the weights are gone already.
-        """
-
-        def changed(manifest: Manifest | None) -> Manifest | None:
-            if manifest is None:
-                raise self._no_version(project, name)
-            try:
-                _require_weights(manifest.version)
-            except VersionNotFound as error:
-                raise VersionNotFound(f"{error} {self._those_that_exist(project)}") from error
-            if manifest.version.leaving_since is None:
-                return None
-            return manifest.model_copy(update={"version": manifest.version.model_copy(update={"leaving_since": None})})
-
-        self._update_record(f"{self._version_folder(project, name)}/{MANIFEST}", Manifest, changed)
-
-    def _move(self, project: int, moved: Callable[[ActivePointer | None], ActivePointer]) -> ActivePointer:
-        result: list[ActivePointer] = []
-
-        def changed(current: ActivePointer | None) -> ActivePointer | None:
-            pointer = moved(current)
-            result[:] = [pointer]
-            return None if pointer is current else pointer
-
-        self._update_record(self._pointer(project), ActivePointer, changed)
-        return result[0]
 
     def _existing(self, project: int, name: str) -> Manifest:
         manifest = self._manifest(project, name)
@@ -287,10 +192,6 @@ class VersionShelf(Shelf):
     def _is_whole(self, project: int, name: str) -> bool:
         return self._storage.size(f"{self._version_folder(project, name)}/{MANIFEST}") is not None
 
-    def _is_usable(self, project: int, name: str) -> bool:
-        manifest = self._manifest(project, name)
-        return manifest is not None and manifest.version.removed_at is None
-
     def _version_folders(self, project: int) -> list[str]:
         names = self._storage.children(f"{project_folder(project)}/versions")
         return [name for name in names if PLAIN_NAME.fullmatch(name)]
@@ -298,10 +199,6 @@ class VersionShelf(Shelf):
     @staticmethod
     def _version_folder(project: int, name: str) -> str:
         return f"{project_folder(project)}/versions/{plain_name(name, 'version')}"
-
-    @staticmethod
-    def _pointer(project: int) -> str:
-        return f"{project_folder(project)}/active.json"
 
     def _download(self, source: str, files: Mapping[str, _File], target: Path) -> None:
         """Fill `target` as a whole: two processes may do so at once, and either may be killed."""
@@ -334,23 +231,17 @@ def _name(detector: str, number: int, digest: str) -> str:
     return plain_name(f"{stem}-v{number}-{digest[:6]}", "version")
 
 
-def _require_weights(version: Version) -> None:
+def require_weights(version: Version) -> None:
+    """Refuse a version of which only the record is left.
+
+    Raises:
+        VersionNotFound: it is one.
+    """
     if version.removed_at is not None:
         raise VersionNotFound(
             f"The weights of {version.name} were removed on {version.removed_at:%Y-%m-%d} to save room "
             "(AL_KEEP_VERSIONS); only its record is left."
         )
-
-
-def _pointer(
-    name: str, history: tuple[str, ...], reason: str, current: ActivePointer | None = None, *, leaves: bool = False
-) -> ActivePointer:
-    """The pointer after `current`; `leaves` when no rollback may go to that one's version."""
-    kept = history[-HISTORY:]
-    previous = kept[-1] if kept else None
-    left = () if current is None else (*current.left, *((current.version,) if leaves else ()))
-    left = tuple(dict.fromkeys(each for each in left if each != name))[-HISTORY:]
-    return ActivePointer(version=name, previous=previous, history=kept, left=left, changed_at=utc_now(), reason=reason)
 
 
 def _fingerprint(path: Path) -> _File:

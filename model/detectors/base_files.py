@@ -15,12 +15,14 @@ TORCHVISION_FILES = {
 }
 """Names under which torchvision publishes its COCO weights; a file of that name is taken as it is."""
 
+PICKLED = (".pt", ".pth")
+
 
 def own_files(architecture: str) -> tuple[str, ...]:
     """Names that the user's checkpoint of an architecture may have, the preferred one first."""
     published = TORCHVISION_FILES.get(architecture)
     return (
-        *(f"{architecture}{suffix}" for suffix in (".safetensors", ".pt", ".pth")),
+        *(f"{architecture}{suffix}" for suffix in (".safetensors", *PICKLED)),
         *((published,) if published else ()),
     )
 
@@ -28,12 +30,16 @@ def own_files(architecture: str) -> tuple[str, ...]:
 def base_file(architecture: str, folder: Path | None) -> Path | None:
     """The file that a detector starts from, which `factory.find_base` converts where it has to; None for none.
 
-    The user's own come first, in the order of `own_files`, then the one that comes with this package.
+    The user's own come first, in the order of `own_files`, then the one that comes with this package. A `.pt` file is
+    what it starts from itself.
 
     Args:
-        architecture: name, or the path of an Ultralytics file, for which there is none.
+        architecture: name, or the path of an Ultralytics file.
         folder: of the user's own; None or missing means that there are none.
     """
+    if architecture.endswith(".pt"):
+        named = Path(architecture)
+        return named if named.is_file() else None
     if "/" in architecture or "\\" in architecture:
         return None
     own = [] if folder is None else [folder / name for name in own_files(architecture)]

@@ -65,7 +65,7 @@ class Family(Protocol):
         ...
 
     def learning_rate(self, architecture: str, *, pretrained: bool) -> float:
-        """Peak rate of AdamW that suits it."""
+        """Peak rate of AdamW to begin with; `docs/algorithms.md` says how little was tried."""
         ...
 
     def build(self, architecture: str, num_classes: int) -> Network:

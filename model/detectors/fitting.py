@@ -45,7 +45,7 @@ def fit_network(
     config: TrainingConfig,
     *,
     learning_rate: float,
-    pretrained: bool,
+    may_freeze: bool,
     device: torch.device,
     detector_of: Callable[[nn.Module], Detector],
     stretch: bool = False,
@@ -60,7 +60,7 @@ def fit_network(
         validation: looked at only with `config.evaluate_every`, because choosing by it uses it up.
         config: settings; what they leave open is decided here.
         learning_rate: unless the settings have one.
-        pretrained: whether the weights come from a training, so that leading blocks are worth freezing.
+        may_freeze: whether leading blocks hold something that few images cannot teach.
         device: where the network is.
         detector_of: a detector around averaged weights, to be judged on `validation`.
         stretch: whether images fill the canvas whatever their shape.
@@ -71,7 +71,7 @@ def fit_network(
     """
     frozen = config.freeze
     if frozen is None:
-        frozen = blocks_to_freeze(len(train), len(network.blocks)) if pretrained else 0
+        frozen = blocks_to_freeze(len(train), len(network.blocks)) if may_freeze else 0
     fresh = [name for name in train.classes if name not in detector.classes]
     logger.info("Training %s on %d images, new classes: %s", detector.architecture, len(train), fresh or "none")
     judge = None

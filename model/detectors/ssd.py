@@ -137,7 +137,7 @@ class SSDFamily:
         return size
 
     def learning_rate(self, architecture: str, *, pretrained: bool) -> float:
-        """See `Family.learning_rate`. Without batch normalisation, VGG bears less than MobileNet."""
+        """See `Family.learning_rate`. VGG gets less than MobileNet, because it has no batch normalisation."""
         if architecture == "ssd300_vgg16":
             return 1e-4 if pretrained else 2e-4
         return 5e-4 if pretrained else 1e-3

@@ -41,7 +41,9 @@ class TorchvisionDetector:
         classes: one name per class row; may be empty.
         image_size: pixels of the longer side; rounded up to what the architecture takes.
         device: where it runs.
-        pretrained: whether its weights come from a training, so that leading blocks are worth freezing.
+        pretrained: whether its weights come from a training.
+        from_random: whether the first of its trainings began from random weights: few images do not teach a backbone
+            enough for its blocks to be worth freezing. None: where it is not pretrained.
 
     Attributes:
         network: in eval mode, on `device`; each `fit` makes a new one.
@@ -56,11 +58,13 @@ class TorchvisionDetector:
         device: torch.device,
         *,
         pretrained: bool,
+        from_random: bool | None = None,
     ) -> None:
         self.architecture = architecture
         self.classes = tuple(classes)
         self.device = device
         self.pretrained = pretrained
+        self.from_random = not pretrained if from_random is None else from_random
         self._family = family_of(architecture)
         self.network = network.to(device, memory_format=torch.channels_last).eval()
         self.image_size = image_size
@@ -143,7 +147,7 @@ class TorchvisionDetector:
             validation,
             config,
             learning_rate=self._family.learning_rate(self.architecture, pretrained=self.pretrained),
-            pretrained=self.pretrained,
+            may_freeze=not self.from_random,
             device=self.device,
             detector_of=lambda module: TorchvisionDetector(
                 module, self.architecture, train.classes, self.image_size, self.device, pretrained=True
@@ -172,6 +176,7 @@ class TorchvisionDetector:
             "image_size": self.image_size,
             "parameters": sum(p.numel() for p in self.network.parameters()),
             "pretrained": self.pretrained,
+            "from_random": self.from_random,
             "variance_head": self._family.has_variance(self.network),
         }
 
@@ -221,6 +226,7 @@ def from_weights(path: Path, *, device: torch.device) -> TorchvisionDetector:
         int(description["image_size"]),
         device,
         pretrained=bool(description.get("pretrained", True)),
+        from_random=description.get("from_random"),
     )
 
 

@@ -175,5 +175,5 @@ def _detector_of(architecture: str, original: Path, *, imagenet: bool) -> Detect
     detector = detectors.create(architecture, (), base=None, allow_pickle=False, **options)
     if not with_backbone(architecture, detector.network, read_state(original)):
         raise WeightsRefused(f"{original.name} has no tensor that fits the backbone of {architecture}")
-    detector.pretrained = True
+    detector.pretrained, detector.from_random = True, False
     return detector

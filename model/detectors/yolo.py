@@ -56,7 +56,9 @@ class YoloDetector:
         classes: one name per row of the class head; may be empty.
         image_size: pixels of the longer side; rounded up to a multiple of 32.
         device: where it runs.
-        pretrained: whether its weights come from a training, so that leading blocks are worth freezing.
+        pretrained: whether its weights come from a training.
+        from_random: whether the first of its trainings began from random weights: few images do not teach a backbone
+            enough for its blocks to be worth freezing. None: where it is not pretrained.
     """
 
     def __init__(
@@ -68,12 +70,14 @@ class YoloDetector:
         device: torch.device,
         *,
         pretrained: bool,
+        from_random: bool | None = None,
     ) -> None:
         self.architecture = architecture
         self.classes = tuple(classes)
         self.image_size = image_size
         self.device = device
         self.pretrained = pretrained
+        self.from_random = not pretrained if from_random is None else from_random
         self._network = network.to(device).eval()
         self._inference: Network | None = None
 
@@ -155,7 +159,7 @@ class YoloDetector:
             validation,
             config,
             learning_rate=LEARNING_RATE if self.pretrained else LEARNING_RATE_FROM_RANDOM,
-            pretrained=self.pretrained,
+            may_freeze=not self.from_random,
             device=self.device,
             detector_of=lambda module: YoloDetector(
                 module, self.architecture, train.classes, self.image_size, self.device, pretrained=True
@@ -186,6 +190,7 @@ class YoloDetector:
             "image_size": self.image_size,
             "parameters": sum(p.numel() for p in self._network.parameters()),
             "pretrained": self.pretrained,
+            "from_random": self.from_random,
             "layers": {k: v for k, v in self._network.yaml.items() if k not in ("ch", "channels", "yaml_file")},
         }
 
@@ -228,6 +233,7 @@ def from_weights(path: Path, *, device: torch.device) -> YoloDetector:
         int(description["image_size"]),
         device,
         pretrained=bool(description.get("pretrained", True)),
+        from_random=description.get("from_random"),
     )
 
 

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from model.training.augmentation import Augmentation
 from model.training.loss_config import LossConfig
-
-
-class TrainingMode(str, Enum):
-    """Where a training starts: from the last version, or from the base checkpoint again."""
-
-    FINE_TUNE = "fine_tune"
-    FROM_SCRATCH = "from_scratch"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from al_backend.base_checkpoint import describe_checkpoint, fetch_checkpoint
+from al_backend.base_checkpoint import describe_checkpoint, fetch_checkpoint, may_be_pickled
 from al_backend.cli import app
 from al_backend.errors import BackendError
 from al_backend.registry import Registry
@@ -87,3 +87,20 @@ def test_the_doctor_says_what_trainings_start_from(registry: Registry) -> None:
     trained, sentence = describe_checkpoint(registry, SSDLITE)
     assert trained
     assert f"{SSDLITE}_coco-a79551df.pth" in sentence
+
+
+def test_the_doctor_says_what_becomes_of_pickled_files(registry: Registry, tmp_path: Path) -> None:
+    named = tmp_path / "mine.pt"
+    assert describe_checkpoint(registry, str(named)) == (
+        False,
+        f"There is no file {named} here, so no training can start.",
+    )
+    named.write_bytes(b"")
+    assert describe_checkpoint(registry, str(named)) == (True, "First trainings start from mine.pt.")
+    folder = registry.base_folder
+    assert folder is not None
+    (folder / "yolov5s.pt").write_bytes(b"")
+    trained, sentence = describe_checkpoint(registry, "yolov5s")
+    assert not trained
+    assert "yolov5s.pt is pickled, so trainings refuse it" in sentence
+    assert [may_be_pickled(detector) for detector in (str(named), "yolov5s", "own.yaml")] == [True, False, False]

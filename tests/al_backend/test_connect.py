@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ import pytest
 
 from al_backend.connect import ConnectReport, connect
 from al_backend.demo.server import LabelStudioServer
+from al_backend.doctor import Level
+from al_backend.doctor.connection import webhook
+from al_backend.doctor.subject import Subject
 from al_backend.errors import ConfigError, LabelConfigError, LabelStudioError
 from al_backend.jobs.queues import QueueName, Queues
 from al_backend.labelstudio.client import QUEUE_TAB, UNCERTAINTY_SAMPLING, LabelStudio
@@ -320,24 +325,29 @@ def test_a_service_name_without_a_dot_is_explained(
         connect(settings, client, registry, project)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("also_backends", ["true", "false"])
-def test_blocked_addresses_leave_no_half_connection(
+@pytest.fixture(scope="module", params=["true", "false"], ids=["both", "webhooks alone"])
+def refusing(
+    request: pytest.FixtureRequest,
     label_studio_program: Path,
     label_studio_template: Path,
-    tmp_path: Path,
-    queues: Queues,
-    also_backends: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[LabelStudioServer]:
+    """Label Studio as it comes: it refuses private addresses, with one of its switches those of webhooks alone."""
+    environment = {"SSRF_PROTECTION_ENABLED": "true", "ML_BLOCK_LOCAL_IP": request.param}
+    folder = tmp_path_factory.mktemp("refusing")
+    with LabelStudioServer(
+        label_studio_program, folder, template_dir=label_studio_template, environment=environment
+    ) as server:
+        yield server
+
+
+@pytest.mark.slow
+def test_blocked_addresses_leave_no_half_connection(
+    refusing: LabelStudioServer, tmp_path: Path, queues: Queues
 ) -> None:
-    """Label Studio as it comes: with one of the switches it adds the backend and refuses its webhook."""
-    environment = {"SSRF_PROTECTION_ENABLED": "true", "ML_BLOCK_LOCAL_IP": also_backends}
-    with (
-        LabelStudioServer(
-            label_studio_program, tmp_path / "ls", template_dir=label_studio_template, environment=environment
-        ) as server,
-        served(server, tmp_path, queues) as (settings, registry),
-    ):
-        client = LabelStudio(server.url, server.token)
+    """With one of the switches Label Studio adds the backend and refuses its webhook."""
+    with served(refusing, tmp_path, queues) as (settings, registry):
+        client = LabelStudio(refusing.url, refusing.token)
         project = client.create_project("Reef", LABEL_CONFIG).id
 
         with pytest.raises(LabelStudioError) as refused:
@@ -347,6 +357,39 @@ def test_blocked_addresses_leave_no_half_connection(
         assert "ML_BLOCK_LOCAL_IP=false" in str(refused.value)
         assert client.ml_backends(project) == []
         assert client.webhooks(project) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("refusing", ["false"], ids=["webhooks alone"], indirect=True)
+def test_the_doctor_knows_that_webhooks_are_refused_now_or_at_each_event(
+    refusing: LabelStudioServer, tmp_path: Path, queues: Queues
+) -> None:
+    with served(refusing, tmp_path, queues) as (settings, registry):
+        client = LabelStudio(refusing.url, refusing.token)
+        project = client.create_project("Reef", LABEL_CONFIG).id
+        subject = Subject(settings, client, registry, queues, project)
+        body = {"project": project, "url": settings.own_url, "title": "By hand"}
+        with pytest.raises(LabelStudioError, match="reserved network"):
+            client.request("POST", "/api/ml/", body=body)
+        assert (len(client.ml_backends(project)), client.webhooks(project)) == (1, []), "the trap itself"
+        (half,) = webhook(subject)
+        assert half.level is Level.ERROR
+        assert "the model connection but no webhook" in half.message
+        assert "SSRF_PROTECTION_ENABLED=false and ML_BLOCK_LOCAL_IP=false" in half.remedy
+
+        # It was connected while Label Studio ran with the switch, and then Label Studio was started without it.
+        known = client.set_webhook(project, "http://8.8.8.8/webhook", {})
+        with closing(sqlite3.connect(refusing.data_dir / "label_studio.sqlite3")) as database, database:
+            database.execute("UPDATE webhook SET url = ? WHERE id = ?", (f"{settings.own_url}/webhook", known["id"]))
+        before = client.webhooks(project)
+        (silent,) = webhook(subject)
+        assert silent.level is Level.ERROR
+        assert "sends no event to" in silent.message
+        assert "reserved network" in silent.message
+        assert "SSRF_PROTECTION_ENABLED=false and ML_BLOCK_LOCAL_IP=false" in silent.remedy
+        assert client.webhooks(project) == before, "to look changes nothing"
+        client.import_tasks(project, [{"data": {"image": "http://127.0.0.1:9/a.png"}}])
+        assert "reserved network address" in refusing.log_path.read_text(errors="replace"), "the trap itself"
 
 
 @pytest.mark.parametrize("bad", [{"budgett": 1}, "[1]", "{"])

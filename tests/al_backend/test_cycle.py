@@ -160,6 +160,17 @@ def test_a_request_trains_whatever_the_count_and_only_once() -> None:
     assert decide(facts, after, SETTINGS) == []
 
 
+@pytest.mark.parametrize(("mode", "expected"), [("fine_tune", False), ("from_scratch", True)])
+def test_every_training_starts_where_the_setting_says(mode: str, expected: bool) -> None:
+    settings = SETTINGS.overridden({"train_mode": mode})
+    facts, state = settled()
+    by_itself = decide(replace(facts, labels=labels(20)), state, settings)
+    requested = decide(facts, replace(state, train_requested_at=NOON + timedelta(seconds=1)), settings)
+    for (action,) in (by_itself, requested):
+        assert isinstance(action, Train)
+        assert action.from_scratch is expected
+
+
 def test_a_request_during_a_training_is_served_after_it() -> None:
     asked = NOON + timedelta(seconds=5)
     facts, state = settled(train_requested_at=asked, training=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,37 @@ def test_with_nothing_there_everything_is_named(nothing_there: Settings) -> None
     assert found["registry"].ok
     json.dumps([finding.as_dict() for finding in found.values()])
     assert "->" in str(found["redis"])
+
+
+@pytest.mark.parametrize(
+    ("status", "content"),
+    [(200, b"<html>Hello</html>"), (200, b'{"status": "UP"}'), (200, b"5"), (200, b""), (404, b"none"), (405, b"{}")],
+)
+def test_another_program_at_the_address_of_label_studio(nothing_there: Settings, status: int, content: bytes) -> None:
+    """Label Studio takes the next port without a word when its own is taken, and that program may know /health, too."""
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/health" else status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Other)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    changes = {"label_studio_url": f"http://127.0.0.1:{server.server_port}", "label_studio_api_key": "0" * 40}
+    found = by_check(examine(load_settings(**(nothing_there.model_dump() | changes)), 1))["token"]
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+    assert found.level is Level.ERROR
+    assert "not as Label Studio does" in found.message
+    assert "takes the next one" in found.remedy
 
 
 def test_a_registry_that_cannot_be_written(nothing_there: Settings, tmp_path: Path) -> None:
@@ -187,6 +220,7 @@ def test_more_than_one_member(patient: Patient, monkeypatch: pytest.MonkeyPatch)
 
     assert finding.level is Level.WARNING
     assert "2 members" in finding.message
+    assert "Label Tasks As Displayed" in finding.remedy
 
 
 @pytest.mark.labelstudio
@@ -242,20 +276,22 @@ def test_labels_that_the_active_version_does_not_know(patient: Patient, tmp_path
 
 @pytest.mark.labelstudio
 @pytest.mark.redis
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        ({"image": "http://127.0.0.1:9/a.png"}, "cannot be had"),
-        ({"image": "data:image/png;base64,AAAA"}, "cannot be had"),
-    ],
-)
-def test_an_image_that_cannot_be_had(patient: Patient, data: dict[str, str], words: str) -> None:
-    patient.client.import_tasks(patient.project, [data])
+def test_an_image_that_cannot_be_had(patient: Patient) -> None:
+    for value, words in (
+        ("http://127.0.0.1:9/a.png", "127.0.0.1:9, from which images are not read"),
+        ("data:image/png;base64,AAAA", "cannot be had"),
+        # Served only below a storage of the project, and then only with LOCAL_FILES_SERVING_ENABLED.
+        ("/data/local-files/?d=none/a.png", "answered 40"),
+        ("s3://bucket/a.png", "no storage of the project covers it"),
+    ):
+        patient.client.import_tasks(patient.project, [{"data": {"image": value}}])
 
-    finding = patient.examine()["image"]
+        finding = patient.examine()["image"]
 
-    assert finding.level is Level.ERROR
-    assert words in finding.message
+        assert finding.level is Level.ERROR, value
+        assert words in finding.message
+        assert "AL_IMAGE_HOSTS" in finding.remedy
+        patient.client.action(patient.project, "delete_tasks")
 
 
 @pytest.mark.labelstudio

@@ -20,7 +20,7 @@ from PIL import Image
 from al_backend.connect import TITLE, connect
 from al_backend.demo.server import LabelStudioServer
 from al_backend.doctor import Finding, Level, examine, treat
-from al_backend.doctor.connection import webhook
+from al_backend.doctor.connection import model_connection, webhook
 from al_backend.doctor.subject import Subject
 from al_backend.jobs.embedded_redis import EmbeddedRedis
 from al_backend.jobs.liveness import living_worker
@@ -362,6 +362,56 @@ def test_a_project_that_nobody_connected_is_left_alone(patient: Patient) -> None
     assert patient.client.webhooks(other) == []
     assert any(f"al-backend connect {other}" in finding.remedy for finding in treatment.left)
     patient.client.delete_project(other)
+
+
+def test_another_model_comes_first_and_ours_is_there_twice(patient: Patient) -> None:
+    client, address = patient.client, patient.settings.own_url
+    project = client.create_project("Two models", LABEL_CONFIG).id
+    subject = Subject(patient.settings, client, patient.registry, None, project)
+
+    def add(url: str, title: str) -> int:
+        return int(client.add_ml_backend(project, url, title, basic_auth=("ann", "secret"))["id"])
+
+    def look() -> Finding:
+        return next(model_connection(subject, client.project(project)))
+
+    other = add(address.replace("127.0.0.1", "localhost"), "Other model")
+    add(address, TITLE)
+    found = look()
+    assert found.level is Level.WARNING
+    assert 'asks only the first model connection, "Other model"' in found.message
+    assert "Remove that one" in found.remedy
+
+    client.delete_ml_backend(other)
+    add(address, f"{TITLE} again")
+    found = look()
+    assert found.level is Level.WARNING
+    assert "2 model connections lead to" in found.message
+    assert f"al-backend connect {project}" in found.remedy
+    client.delete_project(project)
+
+
+def test_a_task_that_somebody_has_open_stays_theirs(patient: Patient) -> None:
+    """Label Studio tells nobody who has opened what, so that this is said always."""
+    client = patient.client
+    project = client.create_project("Open task", LABEL_CONFIG).id
+    client.import_tasks(project, [{"data": {"image": "http://127.0.0.1:9/a.png"}}] * 3)
+    tasks = sorted(client.task_ids(project))
+    client.request("PATCH", f"/api/projects/{project}/", body={"sampling": UNCERTAINTY_SAMPLING})
+    for version, order in (("v1", tasks), ("v2", tasks[::-1])):
+        items = [
+            {"task": task, "result": [], "score": score, "model_version": version}
+            for task, score in zip(order, SCORES, strict=False)
+        ]
+        client.import_predictions(project, items)
+        client.publish_model_version(project, version)
+        served = client.next_task(project)
+        assert served is not None
+        assert served["id"] == tasks[0], "the trap itself: first by v1, and last by v2"
+    found = Patient(patient.settings, client, patient.registry, project).look()["annotators"]
+    assert found.ok
+    assert "has open stays theirs for a day" in found.message
+    client.delete_project(project)
 
 
 class _Infinite(BaseHTTPRequestHandler):

@@ -7,10 +7,12 @@ import json
 import logging
 import math
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from flask.testing import FlaskClient
@@ -297,3 +299,35 @@ def test_no_body_ever_gives_a_5xx(settings: Settings, registry: Registry, queues
     fuzz()
     assert answered.total() >= REQUESTS
     assert {200, 400, 503} <= set(answered), answered
+
+
+_parts = st.sampled_from(["5", "77", "0", "-1", "9" * 30, "train", "promote", "rollback", "rank", "dashboard.css"]) | (
+    st.text(min_size=1, max_size=12).map(lambda text: text.encode("utf-8", "replace").decode())
+)
+_asked = st.dictionaries(st.sampled_from(["from", "version", "token", "budget", "strategy", "scratch", "x"]), _parts)
+
+
+def test_no_address_of_the_dashboard_ever_gives_a_5xx(settings: Settings, registry: Registry, queues: Queues) -> None:
+    app = create_app(settings, registry=registry, queues=queues)
+    client = app.test_client()
+    registry.register_project(5, label_config=LABEL_CONFIG, overrides={})
+    rules = [rule for rule in app.url_map.iter_rules() if rule.rule.startswith("/dashboard")]
+    answered: Counter[int] = Counter()
+
+    @given(parts=st.lists(_parts, min_size=2, max_size=2), asked=_asked)
+    @hypothesis_settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+    def fuzz(parts: list[str], asked: dict[str, str]) -> None:
+        for rule in rules:
+            path = rule.rule
+            for part in parts:
+                path = re.sub(r"<[^>]*>", quote(part, safe=""), path, count=1)
+            for method in sorted((rule.methods or set()) - {"OPTIONS"}):
+                sent: dict[str, Any] = {"data": asked} if method == "POST" else {"query_string": asked}
+                began = time.monotonic()
+                answer = client.open(path, method=method, **sent)
+                assert time.monotonic() - began < LONGEST_SECONDS, path
+                assert answer.status_code < 500, (method, path, asked, answer.text)
+                answered[answer.status_code] += 1
+
+    fuzz()
+    assert {200, 403, 404} <= set(answered), answered

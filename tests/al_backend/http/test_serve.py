@@ -121,7 +121,7 @@ def test_a_taken_port_is_said_at_once(tmp_path: Path) -> None:
         taken.listen()
         settings = load_settings(port=taken.getsockname()[1], model_dir=str(tmp_path), data_dir=tmp_path)
 
-        with pytest.raises(ConfigError, match="Cannot listen on"):
+        with pytest.raises(ConfigError, match="cannot listen on"):
             serve(settings)
 
 

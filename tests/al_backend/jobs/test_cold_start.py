@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from rq.job import Job
 from rq.utils import import_attribute
 
@@ -32,6 +33,7 @@ from model.data.dataset import DetectionDataset
 from model.data.reef import write_reef
 from model.detectors.factory import create
 from model.detectors.weights import WEIGHTS_NAME
+from model.detectors.yolo_network import build, network_description
 from tests.al_backend.sample_version import sample_version
 
 pytestmark = pytest.mark.redis
@@ -221,3 +223,22 @@ def test_whoever_opens_a_task_before_the_first_order_gets_an_empty_answer(
     name = cold_start(PROJECT)
     (answer,) = predict(PROJECT, [{"id": 1, "data": {"image": str(reef.images[0].path)}}])
     assert answer == {"result": [], "score": 0.5, "model_version": name}
+
+
+def test_a_pickled_file_that_the_operator_names_is_opened(here: Context, tmp_path: Path) -> None:
+    """`AL_DETECTOR` alone may name a file, so naming it is the permission; the loader is the restricted one."""
+    network = build(network_description("yolov5n"), 2, seed=1)
+    network.names = {0: "cod", 1: "eel"}
+    file = tmp_path / "mine.pt"
+    torch.save({"model": network}, file)
+    here.settings = here.settings.model_copy(update={"detector": str(file)})
+    known = here.registry.version(PROJECT, cold_start(PROJECT))
+    assert known.detector == str(file)
+    assert known.knows == ("cod",)
+    assert "knows cod" in known.gate.reason
+    start = training._starting_point(here, PROJECT, here.learning(PROJECT), ("eel", "cod"), None, False)
+    assert (start.classes, start.architecture) == (("eel", "cod"), str(file))
+    assert start.pretrained  # type: ignore[attr-defined]
+    rows = [branch[-1].weight[0] for branch in start._network.model[-1].cv3]  # type: ignore[attr-defined]
+    for row, branch in zip(rows, network.model[-1].cv3, strict=True):
+        torch.testing.assert_close(row, branch[-1].weight[1])

@@ -119,6 +119,24 @@ def test_a_label_that_the_config_lacks_is_left_out_and_named(images: ImageSource
     assert "'shark'" in problem
 
 
+def test_an_image_whose_boxes_are_all_broken_is_no_background(images: ImageSource) -> None:
+    broken = region("cod", 0, 0, float("nan"), 50)
+    turned = region("eel", 0, 0, 50, 50) | {"image_rotation": 90}
+    labels = read(
+        images,
+        task(5, annotation(broken, turned)),
+        task(6, annotation(broken, region("eel", 0, 0, 50, 50))),
+        # Of a class that is no longer asked for: without objects of those that are.
+        task(7, annotation(region("shark", 0, 0, 50, 50))),
+        share=0.0,
+    )
+    assert {key: len(image.label) for key, image in every(labels).items()} == {"6": 1, "7": 0}
+    assert 5 in labels.digests
+    sentences = [problem for problem in problems(labels) if problem.startswith("Task 5: ")]
+    assert len(sentences) == 3
+    assert sentences[-1] == "Task 5: left out, because none of its 2 boxes can be used."
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

@@ -215,6 +215,10 @@ def test_two_cycles_with_nothing_but_a_personal_access_token(
         field.wait_published(project, number=2)
         field.check(project, versions=2)
         assert refreshes(on_postgres) > before + 2, "the run was shorter than a token's life"
+        said = field.backend.log_tail(1_000_000)
+        assert f"project={project}" in said
+        assert on_postgres.token not in said
+        assert "eyJ" not in said, "nor one of the tokens that it is exchanged for"
     field.client.close()
 
 

@@ -357,3 +357,30 @@ def test_a_token_that_cannot_be_exchanged_for_a_moment_is_asked_for_again_and_no
         client(answer, PAT).whoami()
     assert error.value.status == 502
     assert "LABEL_STUDIO_API_KEY" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "members"),
+    [
+        (404, {"detail": "Not found."}, 0),
+        (200, [{"id": 1}, {"id": 2}], 2),
+        (200, {"count": 3, "results": []}, 3),
+        (200, {}, 0),
+    ],
+    ids=["Community", "list", "pages", "nothing"],
+)
+def test_members_are_counted_in_every_form_of_the_answer(status: int, content: object, members: int) -> None:
+    """Community has no way to add one and does not tell; of the other editions no server is at hand."""
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        return httpx.Response(status, json=content)
+
+    assert client(answer).members(7) == members
+    assert asked == ["/api/projects/7/members/"]
+
+
+def test_members_that_may_not_be_asked_for_are_not_taken_for_none() -> None:
+    with pytest.raises(LabelStudioError, match="403"):
+        client(lambda request: httpx.Response(403, json={"detail": "You may not."})).members(7)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from al_backend.jobs.cancel import cancel
@@ -37,6 +38,10 @@ def jobs(project: ReefProject, kind: str) -> list[dict[str, object]]:
     return [job for job in found if job["project"] == project.id and job["kind"] == kind]
 
 
+def metrics(site: Site) -> str:
+    return httpx.get(f"{site.settings.own_url}/metrics").text
+
+
 def stop(project: ReefProject) -> tuple[str | None, str | None]:
     report = cancel(project.site.backend.queues, project.site.registry, project.id)
     return report.training, report.ranking
@@ -57,6 +62,9 @@ def test_a_cancelled_training_ends_and_starts_again_for_a_new_reason_only(site: 
         training = project.wait_for(
             "the training's steps",
             lambda: [job for job in jobs(project, "train") if (job["progress"] or {}).get("phase") == "train"],  # type: ignore[attr-defined]
+        )
+        project.wait_for(
+            "its loss in /metrics", lambda: f'al_backend_training_loss{{project="{project.id}"}}' in metrics(site)
         )
         assert stop(project) == ("running", None)
         assert stop(project)[0] in ("stopping", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from al_backend.demo.backend import RunningBackend, free_port
 from al_backend.demo.server import LabelStudioServer
@@ -46,6 +48,18 @@ TINY = {
     "AL_SCORE_THRESHOLD": "0.01",
 }
 BACKEND = ("web", "inference", "trainer")
+COUNTED = {"labelled_tasks": 10, "pool_tasks": 4, "new_labels": 0, "unscored_tasks": 0, "versions": 2}
+"""What `/metrics` has to say of the project at the end."""
+MORE_THAN_NONE = (
+    "images_scored_total",
+    "images_per_second",
+    "predictions_written_total",
+    "rankings_total",
+    "trainings_total",
+    "labelled_images",
+    "published_tasks",
+    "last_reconcile_timestamp_seconds",
+)
 
 
 @dataclass(frozen=True)
@@ -112,23 +126,39 @@ def test_the_services_of_the_compose_file_do_the_main_job_and_tell_no_secret(
     assert command("connect", str(made.id), "--json")["labels"] == list(SPECIES[:2])
     reef.wait_for_versions(1)
     reef.wait_until_settled()
-    reef.label_next(4)
+    served = reef.label_next(4)
     second = reef.wait_for_versions(2)
     reef.wait_until_settled(version=second.name)
     assert_order_is_exact(reef)
+    url, known = backend.settings.own_url, (USER, PASSWORD)
+    reef.wait_for("the pool of the last look", lambda: measured(url, made.id).get("al_backend_pool_tasks") == 4)
+    numbers = measured(url, made.id)
+    assert {name: numbers.get(f"al_backend_{name}") for name in COUNTED} == COUNTED
+    for name in MORE_THAN_NONE:
+        assert numbers.get(f"al_backend_{name}", 0) > 0, name
 
     assert command("status", str(made.id), "--json")
     assert command("versions", str(made.id), "--json")
     command("doctor", str(made.id))
     command("versions", str(made.id), expect=1, MODEL_DIR="ftp://key-id:bucket-secret-5f@127.0.0.1:1/models")
     command("status", str(made.id), expect=1, REDIS_URL="redis://:other-redis-secret@127.0.0.1:1/0")
-    url, known = backend.settings.own_url, (USER, PASSWORD)
     said += [
         httpx.get(f"{url}/{page}", auth=known).text for page in ("jobs", "metrics", "ready", "versions", "nowhere")
     ]
+    paths = ("", "jobs", *(f"projects/{made.id}{page}" for page in ("", "/queue", "/versions", "/health")))
+    pages = [httpx.get(f"{url}/dashboard/{path}", auth=known) for path in paths]
+    assert {page.status_code for page in pages} == {200}
+    said += [page.text for page in pages]
     said += [str(vars(httpx.get(f"{url}/jobs", auth=(USER, f"{PASSWORD}-wrong")))["headers"])]
     said += [httpx.post(f"{url}/setup", auth=known, json={"access_token": label_studio.token}).text]
     said += [services.log(name) for name in ("redis", *BACKEND)]
+
+    for service, about in (
+        ("web", f"[project={made.id} task={served[0]} kind=ANNOTATION_CREATED"),
+        ("inference", f"[project={made.id} job=publish-{made.id} kind=publish version={second.name}"),
+        ("trainer", f"[project={made.id} job=train-{made.id} kind=train version={second.name}"),
+    ):
+        assert about in services.log(service), f"no event of {service} says what it is about"
 
     everything = "\n".join(said)
     assert "al_backend" in everything
@@ -139,6 +169,17 @@ def test_the_services_of_the_compose_file_do_the_main_job_and_tell_no_secret(
         assert found < 0, f"a secret is told: {everything[max(0, found - 200) : found]}"
     reef.close()
     client.close()
+
+
+def measured(url: str, project: int) -> dict[str, float]:
+    """The numbers of a project in `/metrics`, added up over their other labels."""
+    text = httpx.get(f"{url}/metrics", auth=(USER, PASSWORD)).text
+    found: dict[str, float] = defaultdict(float)
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.labels.get("project") == str(project):
+                found[sample.name] += sample.value
+    return dict(found)
 
 
 def test_a_health_check_notices_that_its_worker_is_gone(backend: ComposeBackend) -> None:

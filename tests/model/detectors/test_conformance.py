@@ -228,6 +228,21 @@ def test_copies_of_images_of_different_shapes_come_together_as_one_by_one(make: 
             assert (views[view].height, views[view].width) == image.shape[:2]
 
 
+def test_all_views_and_fields_come_from_one_pass(make: Make, noise: Noise) -> None:
+    detector: Any = make()
+    yolo = detector.architecture == "yolov5n"
+    passes: list[int] = []
+    first_part = detector._inference_network().model[0] if yolo else detector.network.backbone
+    hook = first_part.register_forward_hook(lambda module, inputs, output: passes.append(len(inputs[0])))
+    try:
+        both = detector.predict([noise(64, 64, 1), noise(64, 64, 2)], BOTH)
+    finally:
+        hook.remove()
+    assert passes == [4]
+    found = [views[view] for views in both for view in BOTH]
+    assert all(len(one) and one.embedding is not None and one.image_embedding is not None for one in found)
+
+
 FRESH_PROCESS = """
 import sys
 from pathlib import Path
@@ -237,8 +252,8 @@ from model.detectors.base import View
 folder = Path(sys.argv[1])
 detector = factory.load(folder, device="cpu")
 found = detector.predict([np.load(folder / "image.npy")])[0][View.ORIGINAL]
-np.savez(folder / "found.npz", xyxy=found.xyxy, score=found.score, label=found.label, probs=found.probs,
-         embedding=found.embedding, image_embedding=found.image_embedding)
+names = ["xyxy", "score", "label", "probs", "embedding", "image_embedding", "side_std"]
+np.savez(folder / "found.npz", **{n: getattr(found, n) for n in names if getattr(found, n) is not None})
 """
 
 
@@ -254,6 +269,7 @@ def test_saved_and_loaded_in_a_fresh_process(make: Make, architecture: str, nois
     found = first(detector, image)
     assert len(found) > 0
     with np.load(tmp_path / "found.npz") as there:
+        assert ("side_std" in there) == (found.side_std is not None)
         for name in there:
             np.testing.assert_allclose(there[name], getattr(found, name), atol=1e-3, rtol=1e-4, err_msg=name)
 

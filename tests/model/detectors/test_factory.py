@@ -165,23 +165,28 @@ def test_pickled_weights_need_permission(lively: Make, tmp_path: Path, noise: No
 
 
 class Hostile:
-    """Unpickling it would run code."""
+    """Unpickling it makes a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self._mark = mark
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         import os
 
-        return os.system, ("true",)
+        return os.system, (f"touch {self._mark}",)
 
 
-@pytest.mark.parametrize("content", [{"model": Hostile()}, b"", "missing"])
-def test_permission_does_not_extend_to_foreign_code(tmp_path: Path, content: object) -> None:
-    path = tmp_path / "bad.pt"
+@pytest.mark.parametrize("allow_pickle", [True, False])
+@pytest.mark.parametrize("content", ["hostile", b"", "missing"])
+def test_permission_does_not_extend_to_foreign_code(tmp_path: Path, content: object, allow_pickle: bool) -> None:
+    path, mark = tmp_path / "bad.pt", tmp_path / "mark"
     if isinstance(content, bytes):
         path.write_bytes(content)
-    elif isinstance(content, dict):
-        torch.save(content, path)
+    elif content == "hostile":
+        torch.save({"model": Hostile(mark)}, path)
     with pytest.raises(WeightsRefused, match=r"bad\.pt"):
-        factory.create("yolov5n", ("eel",), device="cpu", base=path, allow_pickle=True)
+        factory.create("yolov5n", ("eel",), device="cpu", base=path, allow_pickle=allow_pickle)
+    assert not mark.exists()
 
 
 def test_find_base_prefers_the_users_own(tmp_path: Path) -> None:
@@ -210,7 +215,7 @@ def test_no_base_is_a_warning_that_says_what_it_costs(caplog: pytest.LogCaptureF
     assert "rankings are noise" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["yolov5n", "yolov5s"])
+@pytest.mark.parametrize("name", list(PARAMETERS))
 def test_scale_is_what_the_name_says(name: str) -> None:
     network = build(network_description(name), 3)
     check_size(name, network)

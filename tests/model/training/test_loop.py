@@ -3,6 +3,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from model.data.dataset import DetectionDataset
 from model.errors import ModelError, TrainingCancelled
 from model.training.config import Progress, TrainingConfig, TrainingReport
-from model.training.loop import train
+from model.training.loop import MAX_GRADIENT_NORM, train
 from model.training.optimization import build_optimizer, rate_factor
 from model.training.sampling import BatchSampler
 from model.training.targets import Target
@@ -119,6 +121,50 @@ def test_progress_says_where_it_is(squares: Squares) -> None:
     assert seen[5].eta_seconds > 0
     assert seen[-1].eta_seconds == 0
     assert all(p.loss is not None and math.isfinite(p.loss) for p in seen)
+
+
+def test_the_time_that_is_left_follows_from_the_steps_that_are_done(
+    squares: Squares, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+
+    def two_seconds(step: int, module: nn.Module) -> None:
+        now[0] += 2.0
+
+    monkeypatch.setattr("model.training.loop.time", SimpleNamespace(monotonic=lambda: now[0]))
+    seen: list[Progress] = []
+    train(
+        BoxCounter(),
+        BatchSampler(squares(10), 64, seed=0),
+        CONFIG,
+        learning_rate=0.02,
+        device=torch.device("cpu"),
+        on_progress=seen.append,
+        on_step=two_seconds,
+    )
+    assert [p.eta_seconds for p in seen] == [None, None, *(2.0 * left for left in range(17, -1, -1))]
+
+
+def test_gradients_are_clipped(squares: Squares, monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: list[float] = []
+
+    def watched(*arguments: Any) -> torch.optim.AdamW:
+        optimizer = build_optimizer(*arguments)
+
+        def look(*_: Any) -> None:
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            norms.append(float(torch.cat([gradient.flatten() for gradient in gradients]).norm()))
+
+        optimizer.register_step_pre_hook(look)
+        return optimizer
+
+    class Steep(BoxCounter):
+        def loss(self, images: Tensor, targets: Sequence[Target]) -> Tensor:
+            return 1e4 * super().loss(images, targets)
+
+    monkeypatch.setattr("model.training.loop.build_optimizer", watched)
+    run(squares(), Steep(), replace(CONFIG, iterations=5))
+    assert norms == pytest.approx([MAX_GRADIENT_NORM] * 5, rel=1e-3)
 
 
 def test_cancelling_stops_within_one_step(squares: Squares) -> None:

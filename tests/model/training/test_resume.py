@@ -253,7 +253,17 @@ class TestYolo:
 
 
 class TestTorchvision:
-    def test_a_stopped_fit_goes_on_with_what_its_losses_learned(self, squares: Squares, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        "architecture",
+        # Faster R-CNN draws the proposals that a step learns from.
+        [
+            "ssdlite320_mobilenet_v3_large",
+            pytest.param("fasterrcnn_mobilenet_v3_large_fpn", marks=pytest.mark.slow),
+        ],
+    )
+    def test_a_stopped_fit_goes_on_with_what_its_losses_learned(
+        self, architecture: str, squares: Squares, tmp_path: Path
+    ) -> None:
         data = squares(3)
         # The steps after the resumption depend on what the losses counted and saw before it.
         losses = replace(LossConfig.huale(), warm_up=2, emphasis_momentum=0.5, emphasis_max=5.0)
@@ -264,7 +274,7 @@ class TestTorchvision:
         resumed: list[int] = []
 
         def fit(config: TrainingConfig, on_progress: Callable[[Progress], None] | None = None) -> None:
-            detector = factory.create("ssdlite320_mobilenet_v3_large", (), image_size=64, device="cpu")
+            detector = factory.create(architecture, (), image_size=64, device="cpu")
             assert isinstance(detector, TorchvisionDetector)
             resumed.append(detector.fit(data, None, config, on_progress).resumed_after)
             detectors.append(detector)

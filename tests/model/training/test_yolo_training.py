@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,8 +101,22 @@ def same(before: dict[str, torch.Tensor], name: str, value: torch.Tensor) -> boo
     return before[name].shape == value.shape and torch.equal(before[name], value)
 
 
-def test_random_weights_are_not_frozen(squares: Squares) -> None:
-    assert create().fit(squares(6), None, replace(SHORT, iterations=1)).frozen_blocks == 0
+@pytest.mark.parametrize("architecture", ["yolov5n", "ssdlite320_mobilenet_v3_large"])
+def test_what_began_from_random_weights_is_never_frozen(architecture: str, squares: Squares, tmp_path: Path) -> None:
+    """What a few images have taught its backbone is nothing to keep for the next training."""
+    data, once = squares(6), replace(SHORT, iterations=1)
+    detector = factory.create(architecture, (), image_size=64, device="cpu")
+    assert detector.fit(data, None, once).frozen_blocks == 0
+    detector.save(tmp_path)
+    again = factory.load(tmp_path, device="cpu")
+    assert again.fit(data, None, once).frozen_blocks == 0
+    again.save(tmp_path)
+    # Who names it as a base says that its backbone is good.
+    based = factory.create(architecture, (), image_size=64, device="cpu", base=tmp_path / "weights.safetensors")
+    frozen = based.fit(data, None, once).frozen_blocks
+    assert frozen >= 10
+    based.save(tmp_path)
+    assert factory.load(tmp_path, device="cpu").fit(data, None, once).frozen_blocks == frozen
 
 
 @pytest.mark.parametrize(("images", "blocks"), [(1, 10), (199, 10), (200, 5), (1000, 5), (1001, 0)])
