@@ -58,7 +58,7 @@ class LearningSettings(BaseModel):
     vae_regions: Literal["objects", "image"] = Field(
         "objects", description="What `al_vae`'s autoencoder looks at: objects, or whole images as in its source."
     )
-    vae_iterations: int = Field(600, ge=1, description="Optimizer steps of the autoencoder's training.")
+    vae_iterations: int = Field(1000, ge=1, description="Optimizer steps of the autoencoder's training.")
     diversity: bool = Field(
         False,
         description="Of the most informative images, take first those that differ from each other and the labelled.",

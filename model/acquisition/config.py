@@ -77,7 +77,7 @@ class StrategyConfig:
     vae_alpha: float = 0.5
     vae_beta: float = 0.5
     vae_regions: str = "objects"
-    vae_iterations: int = 600
+    vae_iterations: int = 1000
     diversity: bool = False
     exploration: float = 0.05
     empty_quota: float = 0.05

@@ -26,8 +26,8 @@ PHASE = "autoencoder"
 MOST_IMAGES = 5000
 """Images that are read, drawn at random where there are more."""
 MOST_PICTURES = 20_000
-"""Pictures that are kept in memory (250 MB of 64 x 64 pixels), drawn at random where there are more. A training of 600
-steps with 32 pictures each draws fewer than that."""
+"""Pictures that are kept in memory (60 MB of 32 x 32 pixels, 250 MB of 64 x 64), drawn at random where there are more.
+A training of 1,000 steps with 32 pictures each draws little more than that."""
 _READERS = 4
 _WARM_UP = 0.1
 _CLIP = 5.0

@@ -32,7 +32,7 @@ from model.acquisition.vae_network import (
 )
 from model.acquisition.vae_training import VaeReport, fit_vae, measure, train_on
 from model.data.dataset import DetectionDataset, LabelledImage
-from model.data.reef import SPECIES, Scene, draw_dataset_in_memory, write_reef
+from model.data.reef import OTHER_SPECIES, SPECIES, Scene, draw_dataset_in_memory, write_reef
 from model.detections import Detections
 from model.detectors.base import Detector, View
 from model.errors import NotEnoughLabels, TrainingCancelled, WeightsRefused
@@ -220,6 +220,7 @@ def test_what_progress_raises_ends_the_training(halves: tuple[DetectionDataset, 
         ({"regions": "boxes"}, "expected one of: objects, image"),
         ({"latent": 0}, "latent is 0"),
         ({"pixel_std": 0.0}, "pixel_std is 0.0"),
+        ({"batch_size": 1}, "batch_size is 1, expected 2 or more"),
     ],
 )
 def test_settings_that_make_no_sense(wrong: dict[str, int | str], message: str) -> None:
@@ -229,7 +230,8 @@ def test_settings_that_make_no_sense(wrong: dict[str, int | str], message: str) 
 
 def test_settings_of_a_strategy() -> None:
     config = VaeConfig.of(StrategyConfig("al_vae", vae_regions="image", vae_iterations=70), seed=3)
-    assert (config.regions, config.iterations, config.seed) == ("image", 70, 3)
+    assert (config.regions, config.size, config.iterations, config.seed) == ("image", 64, 70, 3)
+    assert VaeConfig.of(StrategyConfig("al_vae", vae_regions="objects"), seed=3).size == 32
 
 
 # Novelty
@@ -249,13 +251,13 @@ def test_pictures_are_cut_at_the_border_and_never_empty() -> None:
     assert pictures(image, NO_BOX, VaeConfig(size=16)).shape == (0, 16, 16, 3)
 
 
-def test_an_image_counts_by_its_worst_object(trained: tuple[Vae, VaeReport], reef: DetectionDataset) -> None:
+def test_an_image_counts_by_its_worst_object_and_by_all(trained: tuple[Vae, VaeReport], reef: DetectionDataset) -> None:
     vae, _ = trained
     images = [image_of(item) for item in reef.images[:3]]
     boxes = np.array([[0, 0, 40, 40], [50, 50, 90, 90]], np.float32)
     both, one, other, nothing = (vae.novelty([images[0]], [part])[0] for part in (boxes, boxes[:1], boxes[1:], NO_BOX))
-    assert both == pytest.approx(max(one, other), rel=1e-5)
-    assert one != other
+    assert both == pytest.approx((max(one, other) + (one + other) / 2) / 2, rel=1e-5)
+    assert one != pytest.approx(other, rel=1e-3)
     assert nothing == 0.0
     assert vae.novelty([], []).shape == (0,)
     together = vae.novelty(images, [boxes, NO_BOX, boxes[:1]])
@@ -298,13 +300,14 @@ def test_files_that_are_not_ours_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(WeightsRefused, match="does not describe itself"):
         load_vae(tmp_path)
-    document = {"format": 1, "config": {"size": 16, "latent": 4}}
+    document = {"format": 2, "config": {"size": 16, "latent": 4}}
     save_file({"a": torch.zeros(1)}, path, metadata={"vae": json.dumps(document)})
     with pytest.raises(WeightsRefused, match="does not fit this network"):
         load_vae(tmp_path)
-    save_file({"a": torch.zeros(1)}, path, metadata={"vae": json.dumps(document | {"format": 2})})
-    with pytest.raises(WeightsRefused, match="install a newer version"):
-        load_vae(tmp_path)
+    for other, advice in ((1, "train again"), (3, "install a newer version")):
+        save_file({"a": torch.zeros(1)}, path, metadata={"vae": json.dumps(document | {"format": other})})
+        with pytest.raises(WeightsRefused, match=advice):
+            load_vae(tmp_path)
 
 
 class Finds:
@@ -363,20 +366,23 @@ def area_under_curve(unseen: NDArray[np.float32], seen: NDArray[np.float32]) -> 
 
 
 @pytest.mark.slow
-def test_an_unseen_species_is_more_novel() -> None:
-    """By true boxes, in the same water. For species that look like none that is known; see `docs/algorithms.md`."""
+def test_unseen_species_are_more_novel() -> None:
+    """By true boxes, in the same water, with fewer steps and scenes than `docs/algorithms.md` has figures of."""
 
     def drawn(seed: int, count: int, species: tuple[str, ...]) -> list[Scene]:
-        shape: dict[str, Any] = {"size": (128, 128), "empty_share": 0.0, "burst_share": 0.0}
+        shape: dict[str, Any] = {"size": (160, 160), "empty_share": 0.0, "burst_share": 0.0}
         return list(draw_dataset_in_memory(count, seed=seed, species=species, **shape))
 
-    config = VaeConfig(size=32, latent=32, iterations=450, batch_size=16, learning_rate=3e-3)
-    known = [pictures(scene.image, scene.xyxy, config) for scene in drawn(11, 120, SPECIES)]
+    config = VaeConfig(iterations=600, batch_size=16, seed=31)
+    known = [pictures(scene.image, scene.xyxy, config) for scene in drawn(31, 160, SPECIES)]
     vae = train_on(np.concatenate(known), config)
 
-    def novelty(scenes: list[Scene]) -> NDArray[np.float32]:
+    def novelty(species: tuple[str, ...]) -> NDArray[np.float32]:
+        scenes = drawn(32, 30, species)
         return vae.novelty([scene.image for scene in scenes], [scene.xyxy for scene in scenes])
 
-    seen = novelty(drawn(13, 40, SPECIES))
-    found = {name: area_under_curve(novelty(drawn(13, 40, (name,))), seen) for name in ("boxfish", "tang")}
-    assert min(found.values()) >= 0.8, found
+    seen = novelty(SPECIES)
+    found = {name: area_under_curve(novelty((name,)), seen) for name in OTHER_SPECIES}
+    assert sum(found.values()) / len(found) >= 0.8, found
+    # Not the barracuda: it is grey and long like herrings and mackerels.
+    assert min(found[name] for name in ("tang", "boxfish", "butterflyfish", "angelfish")) >= 0.8, found
