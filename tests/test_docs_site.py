@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -84,6 +85,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 def test_a_browser_asks_no_other_host_and_finds_a_setting_by_searching(address: str, site: Path) -> None:
     if not CHROMIUM.exists():
         pytest.skip("no /usr/bin/chromium: install Debian's package chromium")
+    from playwright.sync_api import TimeoutError as PlaywrightTimeout
     from playwright.sync_api import sync_playwright
 
     asked: list[str] = []
@@ -97,10 +99,14 @@ def test_a_browser_asks_no_other_host_and_finds_a_setting_by_searching(address: 
             page.goto(f"{address}/{name}")
             page.wait_for_load_state("networkidle")
         page.goto(f"{address}/index.html")
-        page.locator("input[name=query]").fill("AL_TRAIN_EVERY", timeout=60_000)
-        hit = page.locator(".md-search-result__link").first
-        hit.wait_for(timeout=60_000)
-        found = page.locator(".md-search-result__link").evaluate_all("links => links.map(link => link.href)")
+        query, hits = page.locator("input[name=query]"), page.locator(".md-search-result__link")
+        for _ in range(12):  # the page listens for keys, and may have begun to only after these
+            query.fill("", timeout=60_000)
+            query.press_sequentially("AL_TRAIN_EVERY")
+            with contextlib.suppress(PlaywrightTimeout):
+                hits.first.wait_for(timeout=10_000)
+                break
+        found = hits.evaluate_all("links => links.map(link => link.href)")
         browser.close()
     assert any("settings.html" in link for link in found), found
     assert not [url for url in asked if urlsplit(url).scheme != "data" and not url.startswith(address)]

@@ -131,7 +131,7 @@ def test_a_version_whose_training_was_killed_before_it_was_promoted_becomes_acti
 def test_a_rollback_stays_whatever_the_clocks_of_the_machines_say(
     here: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: timedelta
 ) -> None:
-    monkeypatch.setattr("al_backend.registry.versions.utc_now", lambda: NOON + late)  # versions are of NOON
+    monkeypatch.setattr("al_backend.registry.active.utc_now", lambda: NOON + late)  # versions are of NOON
     for name in ("v2", "v3"):
         add_version(here, name, weights(tmp_path))
     for expected in ("v2", "v1"):
