@@ -14,10 +14,10 @@ import httpx
 from pydantic import SecretStr
 
 from al_backend.errors import BackendError, LabelStudioError
-from al_backend.http.serve import check_address
 from al_backend.jobs.embedded_redis import EmbeddedRedis
 from al_backend.jobs.queues import QueueName, connect_to
 from al_backend.jobs.queues import connect as connect_queues
+from al_backend.listening import check_address
 from al_backend.masking import masked_url
 from al_backend.settings import Settings
 from al_backend.settings_table import variables

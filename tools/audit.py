@@ -16,7 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -190,19 +190,17 @@ def _last_line(text: str) -> str:
 
 def audit(uv: str, root: Path = ROOT) -> dict[str, Any]:
     """The answers as one document; a question without an answer has a sentence under "unanswered"."""
-    document: dict[str, Any] = {"weaknesses": None, "dependencies": None, "lock": None, "unanswered": []}
-    try:
-        document["weaknesses"] = weaknesses(root)
-    except Unanswered as reason:
-        document["unanswered"].append(str(reason))
-    try:
-        document["lock"] = outdated(uv, root)
-    except Unanswered as reason:
-        document["unanswered"].append(str(reason))
-    try:
-        document["dependencies"] = [asdict(one) | {"current": one.current} for one in dependencies(uv, root)]
-    except Unanswered as reason:
-        document["unanswered"].append(str(reason))
+    questions: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "weaknesses": lambda: weaknesses(root),
+        "lock": lambda: outdated(uv, root),
+        "dependencies": lambda: [asdict(one) | {"current": one.current} for one in dependencies(uv, root)],
+    }
+    document: dict[str, Any] = dict.fromkeys(questions) | {"unanswered": []}
+    for name, ask in questions.items():
+        try:
+            document[name] = ask()
+        except Unanswered as reason:
+            document["unanswered"].append(str(reason))
     return document
 
 

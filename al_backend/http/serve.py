@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -15,8 +14,9 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
-from al_backend.errors import BackendError, ConfigError
+from al_backend.errors import BackendError
 from al_backend.http.auth import check_auth_settings
+from al_backend.listening import check_address
 from al_backend.logs import configure as configure_logging
 from al_backend.masking import masked
 from al_backend.settings import Settings, load_settings
@@ -108,24 +108,6 @@ class _Logger(Logger):
         for handler in list(self.error_log.handlers):
             self.error_log.removeHandler(handler)
         self.error_log.propagate = True
-
-
-def check_address(settings: Settings) -> None:
-    """Say at once what gunicorn would say after five silent retries.
-
-    Raises:
-        ConfigError: nothing can listen on `AL_HOST` and `PORT`.
-    """
-    try:
-        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
-        with socket.socket(found[0][0], socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(found[0][4])
-    except OSError as error:
-        raise ConfigError(
-            f"The web server cannot listen on {settings.host}:{settings.port} ({error.strerror or error}); "
-            "stop what uses the port, or set PORT to another, for the other commands too, or AL_HOST."
-        ) from error
 
 
 def _bracketed(host: str) -> str:
