@@ -46,13 +46,23 @@ class Files:
 
 @pytest.fixture
 def here(queues: Queues, tmp_path: Path, reef: DetectionDataset, monkeypatch: pytest.MonkeyPatch) -> Context:
-    made = Context(load_settings(model_dir=str(tmp_path / "registry"), data_dir=tmp_path / "data", device="cpu"))
+    made = training_context(queues, tmp_path, reef, monkeypatch, held_out=4)
+    vars(made).update(images=Files())
+    return made
+
+
+def training_context(
+    queues: Queues, folder: Path, labelled: DetectionDataset, monkeypatch: pytest.MonkeyPatch, *, held_out: int
+) -> Context:
+    """What the training jobs of this process get: one project with these labels, the last few of them held out."""
+    made = Context(load_settings(model_dir=str(folder / "registry"), data_dir=folder / "data", device="cpu"))
     label_studio = SimpleNamespace(
         project=lambda project_id: SimpleNamespace(label_config=CONFIG), labelled_tasks=lambda project_id: []
     )
-    vars(made).update(queues=queues, label_studio=label_studio, images=Files())
+    vars(made).update(queues=queues, label_studio=label_studio, images=None)
+    train, validation = labelled.images[:-held_out], labelled.images[-held_out:]
     labels = ProjectLabels(
-        {1: "a"}, DetectionDataset(reef.classes, reef.images[:8]), DetectionDataset(reef.classes, reef.images[8:])
+        {1: "a"}, DetectionDataset(labelled.classes, train), DetectionDataset(labelled.classes, validation)
     )
     monkeypatch.setattr("al_backend.jobs.context.context", lambda: made)
     monkeypatch.setattr(training, "read_labels", lambda *_, **__: labels)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +12,7 @@ from torch import Tensor
 
 from al_backend.jobs import training
 from al_backend.jobs.context import Context
-from al_backend.jobs.dataset import ProjectLabels
 from al_backend.jobs.queues import Queues
-from al_backend.settings import load_settings
 from model.data.dataset import DetectionDataset
 from model.data.reef import write_reef
 from model.detectors.base import View
@@ -23,7 +20,7 @@ from model.detectors.factory import create, find_base, load
 from model.images import load_image
 from model.training.config import TrainingConfig
 from model.training.loss_config import LossConfig
-from tests.al_backend.jobs.test_autoencoder import CONFIG, PROJECT
+from tests.al_backend.jobs.test_autoencoder import CONFIG, PROJECT, training_context
 
 pytestmark = pytest.mark.redis
 
@@ -48,20 +45,7 @@ def reef(tmp_path_factory: pytest.TempPathFactory) -> DetectionDataset:
 
 @pytest.fixture
 def here(queues: Queues, tmp_path: Path, reef: DetectionDataset, monkeypatch: pytest.MonkeyPatch) -> Context:
-    made = Context(load_settings(model_dir=str(tmp_path / "registry"), data_dir=tmp_path / "data", device="cpu"))
-    label_studio = SimpleNamespace(
-        project=lambda project_id: SimpleNamespace(label_config=CONFIG), labelled_tasks=lambda project_id: []
-    )
-    vars(made).update(queues=queues, label_studio=label_studio, images=None)
-    labels = ProjectLabels(
-        {1: "a"}, DetectionDataset(reef.classes, reef.images[:6]), DetectionDataset(reef.classes, reef.images[6:])
-    )
-    monkeypatch.setattr("al_backend.jobs.context.context", lambda: made)
-    monkeypatch.setattr(training, "read_labels", lambda *_, **__: labels)
-    # These are for a process of its own, which the one of this test is not.
-    monkeypatch.setattr(training, "die_with_parent", lambda: None)
-    monkeypatch.setattr(training.os, "nice", lambda _: 0)
-    return made
+    return training_context(queues, tmp_path, reef, monkeypatch, held_out=2)
 
 
 @pytest.fixture
