@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.losses import FASTER_RCNN, SSD, lend_blocks
+from benchmarks._losses_plan import FASTER_RCNN, SSD
+from benchmarks.losses import lend_blocks
 from model.detectors import factory
 from model.detectors.torchvision_detector import TorchvisionDetector
 
