@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class WeightAverage:
@@ -22,14 +22,27 @@ class WeightAverage:
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
         self._decay = decay
         self.steps = 0
+        self._pairs: tuple[nn.Module, list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]] | None = None
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
         """Move the average towards the present weights of `module`."""
         self.steps += 1
         decay = min(self._decay, (1 + self.steps) / (10 + self.steps))
-        averaged, present = self.module.state_dict(), module.state_dict()
-        floating = [name for name, value in averaged.items() if value.dtype.is_floating_point]
-        torch._foreach_lerp_([averaged[n] for n in floating], [present[n] for n in floating], 1 - decay)
-        for name in averaged.keys() - set(floating):
-            averaged[name].copy_(present[name])
+        averaged, present, others = self._tensors(module)
+        torch._foreach_lerp_(averaged, present, 1 - decay)
+        for ours, theirs in others:
+            ours.copy_(theirs)
+
+    def _tensors(self, module: nn.Module) -> tuple[list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]]:
+        """Floating values of the average and of `module`, and pairs of all others.
+
+        Kept, because walking through a network of 200 layers takes a tenth of a small network's step. Training and
+        resuming change values in place, so that the tensors stay the same ones.
+        """
+        if self._pairs is None or self._pairs[0] is not module:
+            averaged, present = self.module.state_dict(), module.state_dict()
+            floating = [name for name, value in averaged.items() if value.dtype.is_floating_point]
+            others = [(averaged[n], present[n]) for n in averaged if n not in set(floating)]
+            self._pairs = (module, [averaged[n] for n in floating], [present[n] for n in floating], others)
+        return self._pairs[1:]
