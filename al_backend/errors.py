@@ -11,6 +11,10 @@ class ConfigError(BackendError):
     """A setting that is missing, malformed or contradicts another."""
 
 
+class WrongUse(ConfigError):
+    """Arguments of a command that cannot be meant; it ends with 2."""
+
+
 class LabelConfigError(BackendError):
     """A labelling config that this backend cannot serve."""
 

@@ -121,7 +121,7 @@ def command_output(given: Mapping[str, Any], *, as_json: bool = False, **options
         as_json: whether stdout carries JSON, errors included.
         options: settings that the command's own options override; None keeps the environment's.
     """
-    from al_backend.errors import BackendError, ConfigError
+    from al_backend.errors import BackendError, ConfigError, WrongUse
     from al_backend.logs import configure as configure_logging
     from al_backend.settings import load_settings
     from model.errors import ModelError
@@ -134,6 +134,9 @@ def command_output(given: Mapping[str, Any], *, as_json: bool = False, **options
         raise typer.Exit(_WRONG_USE) from None
     try:
         yield Output(Doors(settings), as_json=as_json)
+    except WrongUse as error:
+        _complain(str(error), as_json)
+        raise typer.Exit(_WRONG_USE) from None
     except (BackendError, ModelError) as error:
         logger.debug("The command failed", exc_info=True)
         _complain(str(error), as_json)

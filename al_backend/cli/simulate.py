@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from al_backend.base_checkpoint import may_be_pickled
-from al_backend.errors import BackendError, ConfigError
+from al_backend.errors import BackendError, WrongUse
 from al_backend.settings import LearningSettings
 from model.acquisition.strategy import StrategyConfig
 from model.detectors.factory import find_base
@@ -101,7 +101,7 @@ def run_simulation(doors: Doors, asked: Asked, console: Console) -> dict[str, An
         What came out in short, with the paths of the files.
 
     Raises:
-        ConfigError: an argument or a setting is malformed.
+        WrongUse: an argument or a setting is malformed.
         BackendError: the data do not allow such an experiment.
         ModelError: the data cannot be read, or the folder holds another experiment.
     """
@@ -246,7 +246,7 @@ def _learning(doors: Doors, asked: Asked) -> LearningSettings:
     """The command line before what a connected project overrides before the environment."""
     record = None if asked.project is None else doors.registry.project(asked.project)
     if asked.detector is not None and not is_detector(asked.detector):
-        raise ConfigError(
+        raise WrongUse(
             f"detector is {asked.detector!r}, expected one of: {', '.join(architectures())}; or the path of an "
             "Ultralytics .yaml file"
         )
@@ -260,7 +260,7 @@ def _data(
     doors: Doors, settings: LearningSettings, asked: Asked, progress: Callable[[int, int], None]
 ) -> SimulationData:
     if (asked.split or asked.test_split) and (asked.dataset is None or _REEF.fullmatch(asked.dataset)):
-        raise ConfigError("Only data sets on disk have splits: leave --split and --test-split out.")
+        raise WrongUse("Only data sets on disk have splits: leave --split and --test-split out.")
     if asked.project is not None:
         from al_backend.labelled_project import read_project
 
@@ -285,7 +285,7 @@ def _valid(make: Callable[[], Value]) -> Value:
     except ModelError:
         raise
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        raise WrongUse(str(error)) from error
 
 
 def _names(text: str) -> list[str]:

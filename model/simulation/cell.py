@@ -93,6 +93,7 @@ def run_cell(experiment: Experiment, cell: Cell, *, device: str, threads: int, r
                 min_score=plan.min_score,
                 pool_size=plan.pool_size,
             )
+        report(cycle + 1 - _TRAINING / 100, "writing")  # raises where the parent is gone, and another may be at work
         images = data.pool.images
         store.write_cycle(
             cell,
@@ -148,9 +149,11 @@ class _Worker:
         self._report(0.0, "starting")
         with FileLock(folder / ".lock"):
             measured = read_json(folder / "measured.json")
-            if measured is not None:
+            # Weights are large, and whoever keeps only the numbers of an experiment gets them by the same training.
+            if measured is not None and (folder / "detector").is_dir():
                 return self._experiment.source.load(folder / "detector", device=self._device), measured
-            detector, measured = self.train(labelled, 0, folder / "training")
+            detector, now = self.train(labelled, 0, folder / "training")
+            measured = measured or now
             detector.save(folder / "detector")
             write_json(folder / "measured.json", measured)
             shutil.rmtree(folder / "training", ignore_errors=True)

@@ -91,6 +91,10 @@ class Plan:
             for label in labels:
                 if not _LABEL.fullmatch(label):
                     raise ValueError(f"{what} {label!r} becomes the name of a folder; use letters, digits and _ . + -")
+        names = [cell.name for cell in self.cells()]
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"two curves would share the folder {twice}; use labels without '-' for one of them")
         for _, config in self.strategies:
             create_strategy(config)
 

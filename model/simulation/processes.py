@@ -82,7 +82,7 @@ def _hear(worker: _Worker, left: list[Unit], monitor: Monitor, outcome: Outcome)
         worker.process.join(_GRACE)
         reason = f"its process died (exit code {worker.process.exitcode}); -9 is often lack of memory"
         outcome.failures.append(failure(unit, reason))
-        monitor.end(unit)
+        monitor.end(unit, failed=True)
         worker.unit = None
         return False
     if kind == "progress":
@@ -90,7 +90,7 @@ def _hear(worker: _Worker, left: list[Unit], monitor: Monitor, outcome: Outcome)
         return True
     if kind == "failed":
         outcome.failures.append(failure(unit, *content))
-    monitor.end(unit)
+    monitor.end(unit, failed=kind == "failed")
     _give(worker, left)
     return True
 

@@ -14,6 +14,7 @@ from model.simulation.summary import LEVELS, StrategySummary, full_level, summar
 _REGIME = 0.1
 """Share of full supervision that labels have to be worth, beyond the initial set, for curves to mean something."""
 _NOTHING = "not reached"
+_SHOWN = 3
 _STYLE = """
 :root { color-scheme: light dark; --ink: #111827; --quiet: #4b5563; --paper: #fff; --line: #e5e7eb; --note: #fff7ed;
   --good: #00694c; --bad: #a13d00; }
@@ -124,7 +125,10 @@ def notes(results: Results) -> list[str]:
     if results.missing_full:
         found.append(f"{results.missing_full} trainings on everything are missing, so the reference is not complete.")
     found += [f"Failed: {sentence}" for sentence in results.failures]
+    found += _left_out(results)
+    found += _unreadable(results)
     found += _regime(results)
+    found += _beyond_full(results)
     if len(results.settings["seeds"]) == 1:
         found.append("One seed only: no interval can be given, and differences may be chance.")
     if BASELINE not in results.settings["strategies"]:
@@ -153,6 +157,44 @@ def _regime(results: Results) -> list[str]:
                 f"Training on everything (mAP50 {full:.3f}) was hardly better than on the initial set ({start:.3f}). "
                 "These curves say little about labels: train longer (--iterations), or begin with fewer labels."
             )
+    return found
+
+
+def _left_out(results: Results) -> list[str]:
+    short = [f"{c.strategy} ({c.losses}) seed {c.seed}, {len(c.points)} trainings" for c in results.left_out]
+    return [f"Not in any mean, because others of their kind go further: {'; '.join(short)}."] if short else []
+
+
+def _unreadable(results: Results) -> list[str]:
+    """What every step left out, each image once."""
+    points = [point for curve in results.curves for point in curve.points] + [full.point for full in results.full]
+    sentences = dict.fromkeys(
+        sentence
+        for point in points
+        for sentence in (*point.metrics.skipped, *point.training.get("skipped", ()), *point.unreadable)
+    )
+    if not sentences:
+        return []
+    shown = "; ".join(list(sentences)[:_SHOWN]) + ("; ..." if len(sentences) > _SHOWN else "")
+    return [f"{len(sentences)} images could not be read, and count nowhere: {shown}"]
+
+
+def _beyond_full(results: Results) -> list[str]:
+    """A warning where full supervision is no upper end, because then a share of it is easily reached."""
+    found = []
+    for losses in results.settings["losses"]:
+        full = full_level(results, losses)
+        ends = {s.strategy: s.last for s in summarise(results) if s.losses == losses}
+        above = {name: last for name, last in ends.items() if full is not None and last[2] > full}
+        if not above:
+            continue
+        best = max(above, key=lambda name: above[name][2])
+        labels, _, quality = above[best]
+        found.append(
+            f"{best} passed the training on everything (mAP50 {quality:.3f} with {labels:,.0f} labels, {full:.3f} with "
+            "all): in that many steps a detector does not learn the whole pool, so shares of full supervision are "
+            "easily reached. Train longer (--iterations) for a reference that all labels deserve."
+        )
     return found
 
 

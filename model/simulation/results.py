@@ -31,6 +31,8 @@ class Point:
         informativeness: of each of these; None where there is none: in the initial set, and for unreadable images.
         training: the training's own report.
         seconds: of training, measuring and choosing.
+        unreadable: images of the pool that could not be read when the strategy chose after this training, one sentence
+            each.
     """
 
     labels: int
@@ -41,6 +43,7 @@ class Point:
     informativeness: tuple[float | None, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    unreadable: tuple[str, ...] = ()
 
     @property
     def quality(self) -> float:
@@ -130,14 +133,23 @@ class Results:
         return max(0, wanted - len(self.full))
 
     def groups(self) -> dict[tuple[str, str], list[Curve]]:
-        """Curves with at least one point by strategy and losses, in the order of the settings."""
+        """Curves that can be averaged, by strategy and losses, in the order of the settings; see `left_out`."""
         found: dict[tuple[str, str], list[Curve]] = {}
         for losses in self.settings["losses"]:
             for strategy in self.settings["strategies"]:
                 curves = [c for c in self.curves if (c.strategy, c.losses) == (strategy, losses) and c.points]
                 if curves:
-                    found[strategy, losses] = curves
+                    found[strategy, losses] = _averaged(curves)
         return found
+
+    @property
+    def left_out(self) -> list[Curve]:
+        """Curves that a stop or a failure cut short, where others of their strategy and losses go further.
+
+        A mean goes as far as its shortest curve, so that one of them would take away what the others know.
+        """
+        kept = {id(curve) for curves in self.groups().values() for curve in curves}
+        return [curve for curve in self.curves if curve.points and id(curve) not in kept]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a JSON document."""
@@ -201,6 +213,12 @@ def _curve(cell: Cell, documents: Sequence[Mapping[str, Any]], cycles: int) -> C
     return Curve(cell.strategy, cell.losses, cell.seed, tuple(points), complete)
 
 
+def _averaged(curves: Sequence[Curve]) -> list[Curve]:
+    """The complete ones; where none is, the longest."""
+    longest = max(len(curve.points) for curve in curves)
+    return [c for c in curves if c.complete] or [c for c in curves if len(c.points) == longest]
+
+
 def _stored_point(document: Mapping[str, Any], informativeness: tuple[float | None, ...] = ()) -> Point:
     seconds = {
         "training": document["training"].get("seconds"),
@@ -216,6 +234,7 @@ def _stored_point(document: Mapping[str, Any], informativeness: tuple[float | No
         informativeness=informativeness,
         training=document["training"],
         seconds={name: value for name, value in seconds.items() if value is not None},
+        unreadable=tuple(document.get("unreadable", ())),
     )
 
 
@@ -226,5 +245,6 @@ def _point(document: Mapping[str, Any]) -> Point:
             "metrics": Evaluation.from_dict(document["metrics"]),
             "labelled": tuple(document["labelled"]),
             "informativeness": tuple(document["informativeness"]),
+            "unreadable": tuple(document.get("unreadable", ())),
         }
     )

@@ -43,7 +43,7 @@ class SimulationProgress:
 
     Attributes:
         done: trainings that are done, running ones as fractions.
-        total: trainings of the whole experiment.
+        total: trainings of the whole experiment, without those of cells that failed.
         running: what is being worked on, one phrase each.
         eta_seconds: expected seconds to the end, None while unknown.
     """
@@ -190,6 +190,7 @@ class Monitor:
     ) -> None:
         self.done: dict[Unit, float] = {unit: float(done[unit]) for unit in work}
         self._total = sum(unit.trainings for unit in work)
+        self._done_before = dict(self.done)
         self._before = sum(self.done.values())
         self._running: dict[Unit, str] = {}
         self._on_progress, self._every = on_progress, every
@@ -201,9 +202,15 @@ class Monitor:
         self._running[unit] = f"{unit.title}: {what}" if what else unit.title
         self.tell()
 
-    def end(self, unit: Unit) -> None:
+    def end(self, unit: Unit, *, failed: bool = False) -> None:
         """Nobody works on `unit` any more: it is finished, or failed and will not be tried again in this run."""
-        self.done[unit] = float(unit.trainings)
+        if failed:
+            # Neither done nor still to do: what is left takes no longer for it, and no less.
+            self._total -= unit.trainings
+            self._before -= self._done_before[unit]
+            del self.done[unit]
+        else:
+            self.done[unit] = float(unit.trainings)
         self._running.pop(unit, None)
         self.tell(now=True)
 
@@ -239,7 +246,9 @@ def _work_here(experiment: Experiment, work: Sequence[Unit], device: str, monito
             except Exception as error:  # One curve's trouble must not cost the others; it is told at the end.
                 logger.debug("%s failed", unit.title, exc_info=True)
                 outcome.failures.append(failure(unit, f"{type(error).__name__}: {error}"))
-            monitor.end(unit)
+                monitor.end(unit, failed=True)
+            else:
+                monitor.end(unit)
     except KeyboardInterrupt:
         outcome.ended_early = True
     return outcome

@@ -32,7 +32,7 @@ class LevelCost:
 
 @dataclass(frozen=True, slots=True)
 class StrategySummary:
-    """One strategy with one kind of losses.
+    """One strategy with one kind of losses, by the curves of `Results.groups`.
 
     Attributes:
         strategy: label.
@@ -90,7 +90,7 @@ def _summary(curves: Sequence[Curve], baseline: Sequence[Curve], full: float | N
     )
     verdict = ""
     if not own:
-        verdict = _verdict(first.strategy, gain_labels, gain_boxes, labels, _mean(baseline, Curve.by_labels), full)
+        verdict = _verdict(first.strategy, gain_labels, gain_boxes, pairs, full)
     return StrategySummary(
         strategy=first.strategy,
         losses=first.losses,
@@ -117,12 +117,13 @@ def _verdict(
     strategy: str,
     gain: Interval | None,
     per_box: Interval | None,
-    line: Line,
-    random_line: Line,
+    pairs: Sequence[tuple[Curve, Curve]],
     full: float | None,
 ) -> str:
+    if not pairs:
+        return f"There is no curve of random order with a seed of {strategy} to compare it with."
     if gain is None:
-        return f"There is no curve of random order to compare {strategy} with."
+        return f"{strategy} or random order has one training so far: two are the least that can be compared."
     measured = _in_words(gain)
     if gain.low is None:
         return (
@@ -135,10 +136,15 @@ def _verdict(
         return (
             f"It is not shown that {strategy} is better than random order: {measured}, so the difference may be chance."
         )
-    sentence = _saving(strategy, line, random_line, full) or f"{strategy} was better than random order."
+    # Both means over the same seeds, as the gains are: one seed more of either would shift its line.
+    ours, random = [one for one, _ in pairs], [other for _, other in pairs]
+    lines = _mean(ours, Curve.by_labels), _mean(random, Curve.by_labels)
+    sentence = _saving(strategy, *lines, full) or f"{strategy} was better than random order."
     if per_box is None or not per_box.above_zero:
-        boxes = "" if per_box is None else f" ({_in_words(per_box)})"
-        sentence += f" Its images held more boxes, though: counted by boxes it is not shown to be better{boxes}."
+        held, instead = _mean(ours, Curve.by_boxes)[0][-1], _mean(random, Curve.by_boxes)[0][-1]
+        more = f"Its images held more boxes, though ({held:,.0f} against {instead:,.0f}): counted"
+        by_boxes = "" if per_box is None else f" ({_in_words(per_box)})"
+        sentence += f" {more if held > instead else 'Counted'} by boxes it is not shown to be better{by_boxes}."
     return f"{sentence} Area against random order: {measured}."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -104,6 +105,16 @@ class TestLoop:
         assert [(curve.losses, len(curve.points)) for curve in results.curves] == [("library", 2), ("huale", 2)]
         assert [row["eiou"] for row in trainings(log)] == [None, None, "safe", "safe", None, "safe"]
         assert [full.losses for full in results.full] == ["library", "huale"]
+
+    def test_numbers_without_weights_go_on(self, data: SimulationData, tmp_path: Path) -> None:
+        first, _ = run(Experiment(plan("random", full=False), data, Fakes(), tmp_path))
+        shutil.rmtree(tmp_path / "starts" / "library-0" / "detector")
+        both, outcome = run(Experiment(plan("random", "uncertainty", full=False), data, Fakes(), tmp_path))
+        assert outcome.failures == []
+        assert both.complete
+        assert both.curves[0] == first.curves[0]
+        assert keys(both.curves[1])[0] == keys(first.curves[0])[0]
+        assert both.curves[1].points[0].metrics == first.curves[0].points[0].metrics
 
 
 class TestEdges:
@@ -294,4 +305,6 @@ class TestProcesses:
         assert "random, seed 0, losses library: its process died (exit code 9)" in outcome.failures[0]
         assert list(map(keys, both.curves[1:])) == list(map(keys, alone.curves[1:]))
         assert not both.curves[0].complete
-        assert told[-1].done == told[-1].total
+        # The curve that died is neither done nor still to do.
+        assert told[-1].done == told[-1].total == 2 * 4
+        assert told[-1].eta_seconds == 0

@@ -41,6 +41,13 @@ def test_names_of_strategies() -> None:
         ({"strategies": (("../up", StrategyConfig("random")),)}, "name of a folder"),
         ({"strategies": (("mine", StrategyConfig("nobody")),)}, "expected one of"),
         ({"losses": ()}, "at least one losses"),
+        (
+            {
+                "strategies": (("a-b", StrategyConfig("random")), ("a", StrategyConfig("random"))),
+                "losses": (("c", LossConfig()), ("b-c", LossConfig())),
+            },
+            "share the folder a-b-c-0",
+        ),
     ],
 )
 def test_wrong_settings_are_named(change: dict[str, Any], message: str) -> None:

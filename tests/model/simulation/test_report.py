@@ -75,6 +75,30 @@ class TestNotes:
             "hardly better" in notes(results([curve("random", seed, [0.0] * 4) for seed in (0, 1)], full={0: 0.0}))[0]
         )
 
+    def test_what_passes_full_supervision_is_told(self) -> None:
+        (found,) = notes(results(CURVES, full={0: 0.42}))
+        assert found.startswith("huale passed the training on everything (mAP50 0.450 with 400 labels, 0.420 with all)")
+
+    def test_curves_left_out_of_the_means(self) -> None:
+        cut = [curve("random", 2, RANDOM), curve("huale", 2, RANDOM[:2], complete=False)]
+        found = notes(results([*CURVES, *cut]))
+        assert found[1] == (
+            "Not in any mean, because others of their kind go further: huale (library) seed 2, 2 trainings."
+        )
+
+    def test_images_that_could_not_be_read(self) -> None:
+        first, *others = CURVES
+        start, *later = first.points
+        metrics = replace(start.metrics, skipped=("test/9: broken",))
+        start = replace(
+            start, metrics=metrics, training={"skipped": ["pool/1: broken"]}, unreadable=("pool/1: broken",)
+        )
+        after = replace(later[0], unreadable=("pool/2: broken", "pool/3: broken"))
+        found = results([replace(first, points=(start, after, *later[1:])), *others])
+        assert notes(found) == [
+            "4 images could not be read, and count nowhere: test/9: broken; pool/1: broken; pool/2: broken; ..."
+        ]
+
     def test_a_reference_that_is_not_there_yet(self) -> None:
         found = results(CURVES, full={0: 0.5})
         found = replace(found, settings={**found.settings, "full": True})

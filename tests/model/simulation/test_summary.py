@@ -50,7 +50,21 @@ class TestNumbers:
         curves = [curve("random", 0, RANDOM), curve("huale", 0, BETTER[:1], complete=False)]
         found = of(summarise(results(curves)), "huale")
         assert (found.area_labels, found.gain_labels, found.gain_boxes) == (None, None, None)
-        assert "no curve of random order to compare" in found.verdict
+        assert found.verdict.startswith("huale or random order has one training so far")
+
+    def test_a_curve_that_a_stop_cut_short_takes_nothing_from_the_others(self) -> None:
+        whole = [
+            curve(name, seed, values) for seed in (0, 1) for name, values in (("random", RANDOM), ("huale", BETTER))
+        ]
+        cut = [curve("random", 2, [0.5, 0.6, 0.7, 0.8]), curve("huale", 2, [0.5], complete=False)]
+        stopped, finished = results([*whole, *cut]), results(whole)
+        assert of(summarise(stopped), "huale") == of(summarise(finished), "huale")
+        assert [(c.strategy, c.seed) for c in stopped.left_out] == [("huale", 2)]
+        # Where none of a strategy's curves is complete, the longest say what there is to say.
+        none = results(
+            [*whole[::2], curve("huale", 0, BETTER[:3], complete=False), curve("huale", 1, [0.1], complete=False)]
+        )
+        assert of(summarise(none), "huale").last == (300, 600, 0.4)
 
     def test_costs_of_full_supervision(self) -> None:
         curves = [curve("random", 0, RANDOM), curve("huale", 0, BETTER)]
@@ -121,7 +135,26 @@ class TestVerdict:
     def test_more_boxes_per_image_are_told(self) -> None:
         text = self.verdict(boxes=8)
         assert "300 labels instead of 400" in text
-        assert "Its images held more boxes, though" in text
+        assert "Its images held more boxes, though (2,600 against 800): counted by boxes it is not shown" in text
+
+    def test_no_more_boxes_are_claimed_where_there_were_none(self) -> None:
+        # Fewer boxes, but their gain is not sure: 0.3 of a curve of random order's cannot be told from 0.
+        curves = [curve("random", seed, RANDOM) for seed in range(2)]
+        curves += [curve("huale", 0, BETTER, boxes=1), curve("huale", 1, BETTER)]
+        found = of(summarise(results(curves)), "huale")
+        assert found.gain_boxes is not None
+        assert not found.gain_boxes.above_zero
+        assert "more boxes" not in found.verdict
+        assert " Counted by boxes it is not shown to be better (" in found.verdict
+
+    def test_a_seed_that_only_one_of_them_has_does_not_shift_the_saving(self) -> None:
+        paired = [
+            curve(name, seed, values) for seed in range(3) for name, values in (("random", RANDOM), ("huale", BETTER))
+        ]
+        alone = curve("random", 3, [0.0, 0.0, 0.1, 0.2])
+        with_it, without = (of(summarise(results(c)), "huale").verdict for c in ([*paired, alone], paired))
+        assert with_it == without
+        assert "300 labels instead of 400" in without
 
     def test_without_random_order(self) -> None:
         (alone,) = summarise(results([curve("huale", 0, BETTER)]))
