@@ -58,12 +58,14 @@ class Options:
         label_studio: the `label-studio` program; None searches for it.
         work: folder in which a long benchmark keeps what it has done; None for its own choice.
         detectors: the only ones to be measured, by the short or full names of their architectures; empty for all.
+        go_on: whether to begin with the results that are committed, where a benchmark keeps such.
     """
 
     quick: bool
     label_studio: Path | None
     work: Path | None = None
     detectors: tuple[str, ...] = ()
+    go_on: bool = False
 
     def wants(self, *names: str) -> bool:
         """Whether the detector of these names is to be measured."""
@@ -89,9 +91,10 @@ def main(name: str, question: str, measure: Callable[[Options], Outcome]) -> int
     parser.add_argument(
         "--detector", action="append", default=[], metavar="NAME", help="only this one of several; may come again"
     )
+    parser.add_argument("--go-on", action="store_true", help="begin with the results that are committed, if it can")
     given = parser.parse_args()
     load_before = os.getloadavg()
-    outcome = measure(Options(given.quick, given.label_studio, given.work, tuple(given.detector)))
+    outcome = measure(Options(given.quick, given.label_studio, given.work, tuple(given.detector), given.go_on))
     written = document(name, outcome, quick=given.quick, load_before=load_before)
     show(question, outcome)
     if given.json is not None:

@@ -48,7 +48,7 @@ class Plan:
         seeds: one curve per strategy and seed; all strategies share a seed's initial set and training seeds.
         initial: images that are labelled at the start, drawn at random.
         budget: images that are labelled per cycle.
-        cycles: how often a strategy chooses; a curve has one point more.
+        cycles: how often a strategy chooses; a curve has one point more. 0 trains on the initial sets alone.
         training: of every cycle, always from the same base weights on all labels; its `seed`, `checkpoint` and
             `losses` are set by the cell.
         losses: by label.
@@ -72,7 +72,7 @@ class Plan:
     full: bool = True
 
     def __post_init__(self) -> None:
-        for name, least in (("initial", 1), ("budget", 1), ("cycles", 1), ("pool_size", 0)):
+        for name, least in (("initial", 1), ("budget", 1), ("cycles", 0), ("pool_size", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least {least}")
         if not 0.0 <= self.min_score <= 1.0:

@@ -31,7 +31,7 @@ def test_names_of_strategies() -> None:
     [
         ({"initial": 0}, "initial is 0"),
         ({"budget": 0}, "budget is 0"),
-        ({"cycles": 0}, "cycles is 0"),
+        ({"cycles": -1}, "cycles is -1"),
         ({"pool_size": -1}, "pool_size is -1"),
         ({"min_score": 1.5}, "min_score is 1.5"),
         ({"seeds": ()}, "at least one seed"),

@@ -1,0 +1,140 @@
+"""What `benchmarks.label_efficiency` reads off its curves: whether they measure labels, and whether promises hold."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks._report import Goal
+from model.simulation.results import BASELINE, Curve, Results
+from model.simulation.statistics import Interval, interval, paired_areas
+from model.simulation.summary import LevelCost, summarise
+
+DEFAULT = "uncertainty"
+"""The product's default strategy, for which the goals are."""
+PEERS = ("cald", "core_set", "ppal")
+LIBRARY = "library"
+HUALE = "huale"
+SAME_SHARE = 0.6
+"""Of random order's labels, for 95 % of full supervision."""
+
+
+def regime(who: str, found: Results, twice: Results | None) -> list[Goal]:
+    """Whether the curves measure labels: more of them must help far more than more training does.
+
+    Args:
+        who: for the name of the goal.
+        found: curves, and trainings on everything.
+        twice: the initial sets, and everything, trained twice as long; only its seeds are compared.
+    """
+    if twice is None:
+        return []
+    seeds = {curve.seed for curves in twice.groups().values() for curve in curves}
+    first, longer = _start(found, seeds), _start(twice, seeds)
+    full, full_longer = _full(found, seeds), _full(twice, seeds)
+    if first is None or longer is None or full is None:
+        return []
+    labels, training = full - first, longer - first
+    value = f"{first:.3f} to {full:.3f} by labels, to {longer:.3f} by training ({len(seeds)} seeds)"
+    if full_longer is not None:
+        value += f"; everything, twice the steps: {full_longer:.3f}"
+    met = labels > 0.05 and training < labels / 3
+    return [Goal(f"{who}: what all labels bring, and what twice the steps", value, "labels three times as much", met)]
+
+
+def promises(who: str, found: Results, seeds: int) -> list[Goal]:
+    """What the default strategy has to keep; with fewer than `seeds` paired curves no goal is met."""
+    by_name = {one.strategy: one for one in summarise(found) if one.losses == LIBRARY}
+    ours, random = by_name.get(DEFAULT), by_name.get(BASELINE)
+    if ours is None or random is None:
+        return []
+    goals = []
+    who = f"{who}, {DEFAULT}"
+    for name, gain in (("image", ours.gain_labels), ("box", ours.gain_boxes)):
+        low = None if gain is None else gain.low
+        enough = gain is not None and gain.count >= seeds
+        goals.append(
+            Goal(
+                f"{who}: low end of the gain in area against random, per {name}",
+                None if low is None else round(low, 4),
+                f"above 0, {seeds} seeds",
+                enough and low is not None and low > 0,
+            )
+        )
+    needed, instead = _last(ours.costs), _last(random.costs)
+    share = needed / (instead or random.last[0]) if needed else None
+    value = None if share is None else f"{share:.2f}"
+    if share is not None and instead is None:
+        value = f"below {share:.2f}: random order did not get there with {random.last[0]:.0f}"
+    name = f"{who}: labels to 95 % of full supervision, share of random's"
+    goals.append(Goal(name, value, f"at most {SAME_SHARE}", share is not None and share <= SAME_SHARE))
+    return [*goals, *_beside_peers(who, found, seeds)]
+
+
+def _beside_peers(who: str, found: Results, seeds: int) -> list[Goal]:
+    """The default beside the selector of others that did best: not below it by more than chance."""
+    groups = found.groups()
+    ours = groups.get((DEFAULT, LIBRARY), [])
+    differences = {
+        peer: known
+        for peer in PEERS
+        if (known := paired_gain(ours, groups.get((peer, LIBRARY), []))) is not None and known.count >= seeds
+    }
+    if not differences:
+        return []
+    best = min(differences, key=lambda peer: differences[peer].mean)
+    known = differences[best]
+    value = f"{known.mean:+.4f}" + ("" if known.low is None else f" ({known.low:+.4f} to {known.high:+.4f})")
+    missing = [peer for peer in PEERS if peer not in differences]
+    if missing:
+        value += f"; {', '.join(missing)} not measured"
+    name = f"{who}: area per image against {best}, the best selector of others"
+    met = not missing and known.high is not None and known.high >= 0
+    return [Goal(name, value, "not below by more than chance", met)]
+
+
+def losses_effect(found: Results) -> list[dict[str, Any]]:
+    """HUALE's losses against the library's under each selector: at the start, before any selection, and by area."""
+    groups = found.groups()
+    rows = []
+    for strategy in found.settings["strategies"]:
+        with_them, without = groups.get((strategy, HUALE), []), groups.get((strategy, LIBRARY), [])
+        area = paired_gain(with_them, without)
+        if area is None:
+            continue
+        before = {curve.seed: curve.points[0].quality for curve in without}
+        start = interval([c.points[0].quality - before[c.seed] for c in with_them if c.seed in before])
+        rows.append({"strategy": strategy, "seeds": area.count, "start": start, "gain_per_image": area})
+    return rows
+
+
+def paired_gain(ours: Sequence[Curve], theirs: Sequence[Curve]) -> Interval | None:
+    """Area over labels minus that of the other curve of the same seed; None without a seed that both have."""
+    by_seed = {curve.seed: curve for curve in theirs}
+    pairs = [
+        paired_areas(curve.by_labels(), by_seed[curve.seed].by_labels()) for curve in ours if curve.seed in by_seed
+    ]
+    return interval([pair[0] - pair[1] for pair in pairs if pair is not None])
+
+
+def _start(results: Results, seeds: Collection[int]) -> float | None:
+    """Mean mAP50 of the initial sets, which all strategies share."""
+    by_seed = {
+        c.seed: c.points[0].quality for (_, losses), cs in results.groups().items() if losses == LIBRARY for c in cs
+    }
+    return _mean(by_seed, seeds)
+
+
+def _full(results: Results, seeds: Collection[int]) -> float | None:
+    return _mean({full.seed: full.point.quality for full in results.full if full.losses == LIBRARY}, seeds)
+
+
+def _mean(by_seed: dict[int, float], seeds: Collection[int]) -> float | None:
+    """None unless all are there: other seeds have other initial sets."""
+    return float(np.mean([by_seed[seed] for seed in seeds])) if seeds and set(seeds) <= set(by_seed) else None
+
+
+def _last(costs: Sequence[LevelCost]) -> float | None:
+    return costs[-1].labels if costs else None
