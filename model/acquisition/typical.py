@@ -125,7 +125,7 @@ def _starts(points: Points, count: int, seed: int) -> list[int]:
     Source: Arthur and Vassilvitskii, SODA 2007 (k-means++, with the trials that its authors recommend).
     """
     draws = uniform(np.arange(count * TRIALS), seed).reshape(count, TRIALS)
-    apart = np.ones(len(points), np.float32)
+    apart: Points = np.ones(len(points), np.float32)
     starts: list[int] = []
     for row in draws:
         reached = np.cumsum(apart, dtype=np.float64)
