@@ -42,7 +42,7 @@ def queue_head(registry: Registry, ranking: Ranking, complete: pl.DataFrame, mea
         names = [name for name in seen.columns if name not in table.columns and not seen[name].dtype.is_nested()]
         names = [name for name in names if name not in ("labelled", "error", "regions")]
         table = table.join(seen.select("task_id", *names), on="task_id", how="left", maintain_order="left")
-    head = explained(table, str(ranking.strategy["name"]), FIRST)
+    head = explained(table, str(ranking.strategy["name"]), FIRST, ranking.strategy)
     tasks = registry.ranking_tasks(ranking.project, ranking.id)
     if "image" in tasks.columns:
         head = head.join(tasks.select("task_id", "image"), on="task_id", how="left", maintain_order="left")

@@ -21,7 +21,7 @@ from model.acquisition.embedding import (
     points_of,
     squared_distances_of,
 )
-from model.acquisition.whole_images import WholeImages, distance_from_centres, most_central
+from model.acquisition.whole_images import WholeImages, most_central, nearest_centres
 
 MOST_CENTRES = 512
 """Embeddings that a ranking keeps to place later images; of more, those that cover the rest best."""
@@ -60,7 +60,7 @@ class CoreSet(WholeImages):
 
     def informativeness(self, measurements: pl.DataFrame, context: RankingContext, fitted: Fitted) -> pl.Series:
         """Distance from the nearest centre, in [0, 2]; 2 where there is none."""
-        distance = distance_from_centres(measurements, fitted)
+        distance, _ = nearest_centres(measurements, fitted)
         return pl.Series(INFORMATIVENESS, np.minimum(distance, 2.0), pl.Float64)
 
 

@@ -7,10 +7,10 @@ as a person labels before the next ranking.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from model.acquisition.base import (
     Columns,
@@ -23,18 +23,20 @@ from model.acquisition.base import (
     require_columns,
     require_detections,
 )
-from model.acquisition.embedding import EMBEDDING, Points, Whitening, farthest_first, image_embedding, points_of
+from model.acquisition.distinct import Images, Rows, Scene
+from model.acquisition.embedding import EMBEDDING, image_embedding
 from model.acquisition.hashing import uniform
 from model.detections import Detections
 from model.detectors.base import View
 
 CHOICE = 2
-"""The step chooses among this many times as many images as it has places."""
+"""The step chooses among this many times as many different images as it has places."""
 
-MOST_BLOCKS = 4
-"""How often the step goes on with the next images of the ranking where near-duplicates left places free."""
-
-Rows = NDArray[np.int64]
+MOST_LOOKED_AT = 64
+"""Images that the step looks at for places that near-duplicates leave free, as a multiple of the budget. It bounds the
+time: each is compared with all that is labelled or chosen."""
+LEAST_LOOKED_AT = 20_000
+"""As many are looked at in any case: a film is longer than a small budget's share."""
 
 
 class Diversified:
@@ -42,8 +44,11 @@ class Diversified:
 
     The places of one budget are shared out: `exploration` to images drawn at random from the whole pool, `empty_quota`
     to images without detections, the rest, farthest first, to the top of the strategy's ranking. Two images are as
-    alike as their class histograms overlap, times `(1 + cos) / 2` of their whitened embeddings. An image
-    too near to one that is labelled or chosen is left for later, behind the others that could have been chosen.
+    alike as their class histograms overlap, times `(1 + cos) / 2` of their whitened embeddings.
+
+    An image too near to one that is labelled or stands before it is left for later, behind the others that could have
+    been chosen, and the next of the ranking moves up. Such images get a place only where nothing else is left, or
+    where `MOST_LOOKED_AT` and `LEAST_LOOKED_AT` end the search.
 
     Later images are placed by the strategy's informativeness alone.
 
@@ -125,121 +130,78 @@ class Diversified:
 
     def _order(self, table: pl.DataFrame, context: RankingContext, labelled: pl.DataFrame | None) -> Rows:
         """Rows of the strategy's ranking in their new order."""
-        pool = _Images.of(table)
-        empty = pool.shares[:, -1] > 0.5
+        pool = Images.of(table)
+        known = None if labelled is None or not labelled.height else Images.of(labelled)
         budget = min(context.budget, len(pool))
-        draws = uniform(table["task_id"].to_numpy(), context.seed)
-        quota = min(_share(self._config.empty_quota, budget), int(empty.sum()))
-        at_random = min(_share(self._config.exploration, budget), budget - quota)
+        most = max(MOST_LOOKED_AT * context.budget, LEAST_LOOKED_AT)
+        scene = Scene(pool, known, self._config.near_duplicate, most)
+        drawn = np.argsort(uniform(table["task_id"].to_numpy(), context.seed), kind="stable")
+        empty = pool.shares[:, -1] > 0.5
+        places = _Places.of(self._config, budget, int(empty.sum()), len(pool))
 
-        scene = _Scene(pool, None if labelled is None or not labelled.height else _Images.of(labelled), self._config)
-        top, near, end = self._top(scene, np.flatnonzero(~empty), budget - quota - at_random)
-        few = np.flatnonzero(empty)
-        few = np.sort(few[np.argsort(draws[few], kind="stable")[: CHOICE * quota]])
-        without, _ = scene.choose(few, quota)
+        top = _Top(scene, np.flatnonzero(~empty))
+        top.fill(places.top)
+        without = scene.choose(scene.walk(drawn[empty[drawn]], CHOICE * places.empty).found, places.empty)
+        top.fill(places.empty - len(without))
 
         taken = np.zeros(len(pool), bool)
-        taken[[*top, *without]] = True
-        free = np.flatnonzero(~taken)
-        explored = free[np.argsort(draws[free], kind="stable")[:at_random]].tolist()
-        taken[explored] = True
-        first = _interleaved(top, _interleaved(without, explored))
+        taken[[*top.chosen, *without]] = True
+        explored = scene.walk(drawn[~taken[drawn]], places.at_random)
+        # Where there is nothing else, near-duplicates have to do.
+        at_random = np.concatenate([explored.found, explored.near])[: places.at_random].tolist()
+        taken[at_random] = True
+        first = _interleaved(top.chosen, _interleaved(without, at_random))
 
         # What is left stays in the strategy's order, near-duplicates behind the last image that was to choose from.
         place = np.arange(len(pool), dtype=np.float64)
-        place[near] = end + 0.5
+        place[top.near] = top.end + 0.5
         left = np.flatnonzero(~taken)
         return np.concatenate([np.array(first, np.int64), left[np.argsort(place[left], kind="stable")]])
 
-    @staticmethod
-    def _top(scene: _Scene, rows: Rows, count: int) -> tuple[list[int], Rows, int]:
-        """What is chosen of the strategy's first images, what is too near to that, and the last row that was looked at.
 
-        Where near-duplicates leave places free, the next images of the ranking have a chance, a few times.
-        """
-        chosen: list[int] = []
-        near, start = rows[:0], 0
-        for _ in range(MOST_BLOCKS):
-            block = rows[start : start + CHOICE * (count - len(chosen))]
-            if not len(block):
-                break
-            more, too_near = scene.choose(block, count - len(chosen))
-            chosen += more
-            near, start = np.concatenate([near, too_near]), start + len(block)
-        # Still better than what the strategy ranks lower than all of these.
-        chosen += near[: count - len(chosen)].tolist()
-        return chosen, near, int(rows[start - 1]) if start else -1
+class _Places(NamedTuple):
+    """How many of a budget's places go where."""
 
-
-class _Images:
-    """Embeddings, shape (n, `LENGTH`), and class shares, shape (n, C + 1), of a table's images."""
-
-    def __init__(self, points: Points, shares: NDArray[np.float32]) -> None:
-        self.points = points
-        self.shares = shares
+    top: int
+    empty: int
+    at_random: int
 
     @classmethod
-    def of(cls, table: pl.DataFrame) -> _Images:
-        shares = table["class_shares"].to_numpy()
-        return cls(points_of(table), shares.reshape(len(shares), -1))
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-    def __getitem__(self, rows: Rows | list[int]) -> _Images:
-        return _Images(self.points[rows], self.shares[rows])
+    def of(cls, config: StrategyConfig, budget: int, empties: int, images: int) -> _Places:
+        empty = min(_share(config.empty_quota, budget), empties)
+        at_random = min(_share(config.exploration, budget), budget - empty)
+        # Images without detections also get what the others are too few for.
+        empty = max(empty, budget - at_random - (images - empties))
+        return cls(budget - empty - at_random, empty, at_random)
 
 
-class _Scene:
-    """A pool of which images are chosen, and all that is labelled or was chosen so far."""
+class _Top:
+    """What is chosen of the first images of a ranking.
 
-    def __init__(self, pool: _Images, labelled: _Images | None, config: StrategyConfig) -> None:
-        self._pool = pool
-        self._whitened = Whitening(pool.points)
-        self._known = [] if labelled is None else [self._as_seen(labelled)]
-        # At least what float32 leaves between equal vectors.
-        self._near = max(config.near_duplicate**2, 1e-6)
+    Attributes:
+        chosen: rows, in the order of their choice.
+        near: rows that are too near to others before them, or to what is labelled.
+        end: the last row that was looked at.
+    """
 
-    def choose(self, rows: Rows, count: int) -> tuple[list[int], Rows]:
-        """Up to `count` of some rows, farthest first, and those that are too near to what is known or chosen."""
-        if not count or not len(rows):
-            return [], rows[:0]
-        here = self._as_seen(self._pool[rows])
-        directions = _directions(here.points)
-        covered = np.full(len(rows), np.inf, np.float32)
-        near = np.zeros(len(rows), bool)
+    def __init__(self, scene: Scene, rows: Rows) -> None:
+        self._scene = scene
+        self._rows = rows
+        self.chosen: list[int] = []
+        self.near = rows[:0]
+        self.end = -1
 
-        def compare(image: _Images, index: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-            alike = (1.0 + directions @ _directions(image.points[index : index + 1])[0]) / 2
-            shared = np.minimum(here.shares, image.shares[index]).sum(axis=1)
-            apart = here.points - image.points[index]
-            distance = np.clip(1.0 - shared * alike, 0.0, 1.0).astype(np.float32)
-            return distance, np.einsum("ij,ij->i", apart, apart) <= self._near
-
-        def too_near(index: int) -> NDArray[np.bool_]:
-            mask = compare(here, index)[1]
-            near[:] |= mask
-            return mask
-
-        for known in self._known:
-            for index in range(len(known)):
-                distance, mask = compare(known, index)
-                np.minimum(covered, distance, out=covered)
-                near |= mask
-        covered[near] = -1
-        chosen, _ = farthest_first(covered, lambda index: compare(here, index)[0], count, too_near=too_near)
-        self._known.append(here[chosen])
-        near[chosen] = False
-        return [int(row) for row in rows[chosen]], rows[near]
-
-    def _as_seen(self, images: _Images) -> _Images:
-        return _Images(self._whitened(images.points), images.shares)
-
-
-def _directions(points: Points) -> Points:
-    """Unit vectors; zero for an image that is the pool's mean."""
-    length = np.linalg.norm(points, axis=1, keepdims=True)
-    return np.divide(points, length, out=np.zeros_like(points), where=length > 1e-6)
+    def fill(self, count: int) -> None:
+        """Choose `count` more: from the top, as far down as it takes to have `CHOICE` times as many that differ."""
+        free = self._rows[~np.isin(self._rows, self.chosen)]
+        walk = self._scene.walk(free, CHOICE * count)
+        if not walk.looked:
+            return
+        more = self._scene.choose(walk.found, count)
+        # Still better than what the strategy ranks lower than all of these.
+        self.chosen += [*more, *walk.near[: count - len(more)].tolist()]
+        self.near = np.union1d(self.near, walk.near)
+        self.end = max(self.end, int(free[walk.looked - 1]))
 
 
 def _share(share: float, budget: int) -> int:

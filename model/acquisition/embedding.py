@@ -155,7 +155,6 @@ def farthest_first(
     count: int,
     *,
     first: int = 0,
-    too_near: Callable[[int], NDArray[np.bool_]] | None = None,
 ) -> tuple[list[int], list[float]]:
     """Choose one after the other what is farthest from all that is covered or chosen already.
 
@@ -165,7 +164,6 @@ def farthest_first(
         distances_of: gives the distances, shape (n,), at least 0, of all points to one of them.
         count: how many to choose at most.
         first: to begin with where nothing is covered.
-        too_near: gives the points that must not be chosen once this one is.
 
     Returns:
         Positions in the order of the choice, ties to the lower one, and the distance that each had when it was
@@ -187,8 +185,6 @@ def farthest_first(
         # What is negative stays so: distances are not.
         np.minimum(distance, distances_of(best), out=distance)
         distance[best] = -1
-        if too_near is not None:
-            distance[too_near(best)] = -1
     return chosen, radii
 
 

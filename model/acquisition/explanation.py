@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import polars as pl
 
 from model.acquisition.base import INFORMATIVENESS
+from model.acquisition.huale import METRICS
 
 SHARE = "_share"
 """Ends the name of the column that says which part of the pool a value is above."""
@@ -81,7 +83,23 @@ def components(strategy: str) -> tuple[Component, ...]:
     return _COMPONENTS.get(strategy, (alone,))
 
 
-def explained(table: pl.DataFrame, strategy: str, first: int) -> pl.DataFrame:
+def _weighted(items: Sequence[Component], strategy: str, settings: Mapping[str, Any]) -> list[Component]:
+    """The components that count with these settings, each in its direction."""
+    weights: dict[str, float] = {}
+    if strategy == "huale" and "huale_weights" in settings:
+        weights = dict(zip(METRICS, settings["huale_weights"], strict=True))
+    if strategy == "al_vae":
+        weights = {"novelty": settings.get("vae_alpha", 1.0), "detection_loss": settings.get("vae_beta", 1.0)}
+    return [
+        replace(item, low_teaches=item.low_teaches != (weights.get(item.column, 1.0) < 0))
+        for item in items
+        if weights.get(item.column, 1.0) != 0
+    ]
+
+
+def explained(
+    table: pl.DataFrame, strategy: str, first: int, settings: Mapping[str, Any] | None = None
+) -> pl.DataFrame:
     """The first rows of a ranking, with the place of each of their components in the whole pool.
 
     Args:
@@ -89,13 +107,15 @@ def explained(table: pl.DataFrame, strategy: str, first: int) -> pl.DataFrame:
             and whatever the strategy measured; a component that it lacks is left out.
         strategy: its name.
         first: how many rows.
+        settings: of the strategy, by the names of `StrategyConfig`; what they do not name has its default. A component
+            of weight 0 is left out, of one with a negative weight a small value is the informative one.
 
     Returns:
         The rows with, for each component, a column of its name and one that ends in `SHARE`: the share of the other
         measured images that are less informative in this respect, in [0, 1]; null where it was not measured.
         `OWN_RANK` is the place, from 0, that the informativeness alone would give.
     """
-    shown: Sequence[Component] = [item for item in components(strategy) if item.column in table.columns]
+    shown = [item for item in _weighted(components(strategy), strategy, settings or {}) if item.column in table.columns]
     shares = [
         (
             (pl.col(item.column).rank("min", descending=item.low_teaches) - 1)

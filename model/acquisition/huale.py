@@ -41,6 +41,8 @@ METRICS = ("semantic_affinity", "category_diversity", "overlap_ratio", "localiza
 RETRIEVAL = 4.0
 """Candidates as a multiple of the budget; the publication does not say, this is PPAL's."""
 _PERCENTILES = (1.0, 99.0)
+_SAME = 1e-6
+"""What float32 leaves of a metric that is the same for all candidates; stretched, it would decide their order."""
 
 
 class Huale:
@@ -122,7 +124,7 @@ class Huale:
         weights = self._config.huale_weights
         squares = pl.lit(0.0)
         for name, low, high, weight in zip(METRICS, fitted["low"], fitted["high"], weights, strict=True):
-            if weight and high > low:
+            if weight and high - low > _SAME:
                 scaled = ((pl.col(name) - low) / (high - low)).clip(0.0, 1.0)
                 squares += abs(weight) * (scaled if weight > 0 else 1.0 - scaled) ** 2
         length = (squares / math.fsum(map(abs, weights))).sqrt()

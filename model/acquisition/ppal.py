@@ -108,9 +108,10 @@ class Ppal:
         measurements = in_task_order(measurements)
         require_columns(measurements, self.candidate_columns(context), nullable=True)
         values = self.informativeness(measurements, context, {}).to_numpy().copy()
-        table = measurements.select("task_id", "boxes", *self.candidate_columns(context)).with_row_index("row")
+        table = measurements.select("task_id", *self.candidate_columns(context)).with_row_index("row")
         table = table.with_columns(pl.Series("value", values))
-        seen = table.filter(pl.col("object_classes").is_not_null() & (pl.col("boxes") > 0))
+        # An image without objects is unlike all others, so it would always be a medoid, and teach nothing.
+        seen = table.filter(pl.col("object_classes").list.len() > 0)
         seen = seen.sort(["value", "task_id"], descending=[True, False])
         known = ObjectSets([], [], []) if labelled is None else ObjectSets.of(labelled)
         chosen = medoids(ObjectSets.of(seen), context.budget, known)

@@ -53,15 +53,18 @@ class WholeImages(OnePhase):
         return {"embedding": image_embedding(task_id, found)}
 
 
-def distance_from_centres(measurements: pl.DataFrame, fitted: Fitted) -> NDArray[np.float64]:
-    """Euclidean distance of each row's embedding from the nearest of the fitted centres; infinite without any.
+def nearest_centres(measurements: pl.DataFrame, fitted: Fitted) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Euclidean distance of each row's embedding from the nearest of the fitted centres, and which one that is.
+
+    Infinite and 0 without any centre.
 
     Raises:
         ValueError: there is no column `embedding`, or a value is missing.
     """
     require_columns(measurements, ["embedding"])
     centres = np.asarray(fitted["centres"], np.float32).reshape(-1, LENGTH)
-    return np.sqrt(nearest(points_of(measurements), centres)[0].astype(np.float64))
+    distance, position = nearest(points_of(measurements), centres)
+    return np.sqrt(distance.astype(np.float64)), position
 
 
 def most_central(points: Points) -> int:

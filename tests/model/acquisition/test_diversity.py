@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
 
+from model.acquisition.embedding import LENGTH
 from model.acquisition.strategy import RankingContext, StrategyConfig, create_strategy, measurement_table
 from model.detections import Detections
 from model.detectors.base import View
@@ -52,7 +54,7 @@ LESS = {5: image(270, 0.9), 6: image(90, 0.95)}
 
 
 def test_the_first_places_go_to_images_that_differ() -> None:
-    assert order({**FOUR, **LESS}) == [1, 3, 2, 4, 5, 6]
+    assert order({**FOUR, **LESS}, near_duplicate=0.0) == [1, 3, 2, 4, 5, 6]
     assert order({**FOUR, **LESS}, diversity=False) == [1, 2, 3, 4, 5, 6]
 
 
@@ -72,8 +74,8 @@ def test_images_that_share_no_class_are_not_alike_however_they_look() -> None:
 def test_near_duplicates_are_left_for_later() -> None:
     burst = {1: image(0, 0.5), 2: image(1, 0.51), 3: image(2, 0.52), 4: image(-1, 0.53)}
     pool = {**burst, **LESS, 7: image(180, 0.91)}
-    # Of the first four, all of the burst, one; of the next two another one; near ones behind these.
-    assert order(pool) == [1, 7, 5, 2, 3, 4, 6]
+    # One of the burst, and of the three that differ from it the farthest; near ones behind these.
+    assert order(pool) == [1, 7, 5, 6, 2, 3, 4]
     assert order(pool, near_duplicate=0.0)[:2] == [1, 3]
     # With a labelled image of the burst none of it.
     known = {100: image(0.5, 0.9)}
@@ -82,6 +84,73 @@ def test_near_duplicates_are_left_for_later() -> None:
     # There is nothing else: then they are taken all the same.
     same = {task: image(30, 0.5) for task in (3, 1, 2)}
     assert order(same, {100: image(30, 0.9)}, near_duplicate=0.0) == [1, 2, 3]
+
+
+TWENTY = RankingContext(CONTEXT.classes, CONTEXT.label_counts, seed=0, budget=20)
+
+
+def bursts(*sizes: int, first: int = 0, boxes: bool = True) -> Pool:
+    """Bursts of nearly equal images, the most uncertain first; the thousands of a task are its burst."""
+    generator = np.random.default_rng(first)
+    pool = {}
+    for number, size in enumerate(sizes, first):
+        scene = generator.normal(size=LENGTH)
+        for shot in range(size):
+            seen = image(0, *[0.5 + number / 1000] * boxes)
+            vector = (scene + 0.01 * generator.normal(size=LENGTH)).astype(np.float32)
+            pool[1000 * number + shot] = replace(seen, image_embedding=vector)
+    return pool
+
+
+def shown(ranked: list[int], count: int = TWENTY.budget) -> list[int]:
+    """Which bursts the first images are of."""
+    return [task // 1000 for task in ranked[:count]]
+
+
+@pytest.mark.parametrize("sizes", [[10] * 40, [600, *[1] * 40], [20] * 25], ids=str)
+def test_the_search_goes_on_down_the_ranking_until_no_burst_repeats(sizes: list[int]) -> None:
+    first = shown(order(bursts(*sizes), context=TWENTY))
+    assert len(set(first)) == len(first)
+    # Among twice as many that differ, not among all.
+    assert max(first) < 40
+
+
+def test_the_search_ends_when_it_has_looked_at_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = bursts(200, *[1] * 40)
+    monkeypatch.setattr("model.acquisition.diversity.LEAST_LOOKED_AT", 0)
+    monkeypatch.setattr("model.acquisition.diversity.MOST_LOOKED_AT", 5)
+    assert shown(order(pool, context=TWENTY)) == [0] * 20
+    monkeypatch.setattr("model.acquisition.diversity.MOST_LOOKED_AT", 11)
+    assert len(set(shown(order(pool, context=TWENTY)))) == 20
+    # What was seen to be near stands behind all that was looked at, the rest keeps its place.
+    rest = shown(order(pool, context=TWENTY)[20:], 220)
+    assert rest[0] != 0
+    assert rest[1:] == [0] * 199 + list(range(21, 41))
+
+
+def test_images_without_detections_differ_too_or_leave_their_places_to_the_others() -> None:
+    pool = bursts(*[10] * 30)
+    found = shown(order(pool | bursts(50, 1, 1, 1, first=90, boxes=False), context=TWENTY, empty_quota=0.2))
+    assert sorted(number for number in found if number >= 90) == [90, 91, 92, 93]
+    alike = shown(order(pool | bursts(50, first=90, boxes=False), context=TWENTY, empty_quota=0.2))
+    assert alike.count(90) == 1
+    assert len(set(alike)) == 20
+    # Before a detector sees anything there is nothing else to show.
+    blind = shown(order(bursts(*[10] * 30, first=90, boxes=False) | bursts(1, 1), context=TWENTY, empty_quota=0.05))
+    assert len(set(blind)) == 20
+
+
+def test_what_is_drawn_at_random_differs_from_what_is_chosen_and_labelled() -> None:
+    pool = bursts(*[10] * 25)
+    known = {10**6: replace(image(0, 0.5), image_embedding=pool[24_000].image_embedding)}
+    for seed in range(5):
+        context = RankingContext(CONTEXT.classes, CONTEXT.label_counts, seed=seed, budget=20)
+        first = shown(order(pool, known, context=context, exploration=0.5))
+        assert len(set(first)) == 20
+        assert 24 not in first
+    # Where all is known it is drawn all the same.
+    drawn = order(bursts(100), {10**6: pool[0]}, context=TWENTY, exploration=1.0)[:20]
+    assert sorted(drawn) != list(range(20))
 
 
 def test_a_share_of_the_places_is_drawn_at_random() -> None:

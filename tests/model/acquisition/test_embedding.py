@@ -94,6 +94,61 @@ def test_typical_with_fewer_kinds_than_places() -> None:
     assert ids(strategy, table({})) == []
 
 
+def drawn_kinds(seed: int, sizes: list[int], spread: float = 0.25, outliers: int = 0) -> pl.DataFrame:
+    """Images of kinds, by the thousands of their ids; outliers have negative ids."""
+    generator = np.random.default_rng(seed)
+    modes = generator.normal(size=(len(sizes), LENGTH))
+    tasks = [1000 * kind + number for kind, size in enumerate(sizes) for number in range(size)]
+    points = modes[np.array(tasks) // 1000] + spread * generator.normal(size=(len(tasks), LENGTH))
+    points = projected(np.concatenate([points, generator.normal(size=(outliers, LENGTH))]).astype(np.float32))
+    return pl.DataFrame(
+        {"task_id": [*tasks, *range(-outliers, 0)], "embedding": points},
+        schema={"task_id": pl.Int64, "embedding": EMBEDDING},
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_typical_gives_no_place_to_outliers(seed: int) -> None:
+    strategy = create_strategy(StrategyConfig("typical"))
+    context = RankingContext(("cod",), (0,), seed=seed, budget=20)
+    first = strategy.rank(drawn_kinds(seed, [50] * 10, outliers=15), context).table["task_id"].to_numpy()[:20]
+    assert sum(first < 0) <= 1
+    assert len(set(first[first >= 0] // 1000)) == 10
+    # Unless nothing but copies is left.
+    copies = drawn_kinds(seed, [50] * 10, spread=0.0, outliers=15)
+    first = strategy.rank(copies, context).table["task_id"].to_numpy()[:20]
+    assert sum(first < 0) == 10
+    assert len(set(first[first >= 0])) == 10
+
+
+def test_typical_goes_on_with_all_kinds_after_the_budget() -> None:
+    strategy = create_strategy(StrategyConfig("typical"))
+    context = RankingContext(("cod",), (0,), seed=0, budget=10)
+    pool = drawn_kinds(0, [50] * 10)
+    result = strategy.rank(pool, context)
+    kinds = result.table["task_id"].to_numpy() // 1000
+    assert sorted(kinds[:10]) == list(range(10))
+    assert np.bincount(kinds[10:40], minlength=10).max() <= 7
+    # A narrow kind does not come as a whole either.
+    narrow = drawn_kinds(1, [40], spread=0.01).with_columns(pl.col("task_id") + 90_000)
+    kinds = strategy.rank(pl.concat([pool, narrow]), context).table["task_id"].to_numpy() // 1000
+    assert sum(kinds[10:40] == 90) <= 7
+    # Rankings of former releases have one radius for all clusters.
+    former = result.fitted | {"radius": 0.5}
+    assert strategy.informativeness(pool, context, former).is_between(0, 1).all()
+
+
+def test_typical_is_the_same_for_the_rows_in_any_order_and_differs_by_seed() -> None:
+    strategy = create_strategy(StrategyConfig("typical"))
+    pool = drawn_kinds(0, [30] * 6, outliers=5)
+
+    def ranked(table: pl.DataFrame, seed: int) -> list[int]:
+        return strategy.rank(table, RankingContext(("cod",), (0,), seed, 9)).table["task_id"].to_list()
+
+    assert ranked(pool.sample(fraction=1.0, shuffle=True, seed=3), 1) == ranked(pool, 1)
+    assert ranked(pool, 2) != ranked(pool, 1)
+
+
 def test_projection_keeps_distances_and_direction() -> None:
     generator = np.random.default_rng(0)
     vectors = generator.normal(size=(40, 500)).astype(np.float32)

@@ -31,6 +31,17 @@ def test_what_was_not_measured_has_no_share() -> None:
     assert head["overlap_ratio" + SHARE].to_list() == [0.0, None, 1.0, None, None]
 
 
+def test_weights_decide_what_is_shown_and_which_way_it_counts() -> None:
+    table = ranked(semantic_affinity=[1.0] * 5, overlap_ratio=[0.0, 0.1, 0.9, 0.5, 0.5])
+    head = explained(table, "huale", 5, {"huale_weights": [0.0, 1.0, -1.0, 1.0]})
+    assert head["overlap_ratio" + SHARE].to_list() == [1.0, 0.75, 0.0, 0.25, 0.25]
+    assert "semantic_affinity" + SHARE not in head.columns
+    assert "semantic_affinity" + SHARE in explained(table, "huale", 5, {"name": "huale"}).columns
+    table = ranked(novelty=[0.0] * 5, detection_loss=[1.0, 0.0, 0.0, 0.0, 0.0])
+    head = explained(table, "al_vae", 5, {"vae_alpha": 0.0, "vae_beta": 1.0})
+    assert [name for name in head.columns if name.endswith(SHARE)] == ["detection_loss" + SHARE]
+
+
 def test_the_place_by_informativeness_alone() -> None:
     assert explained(ranked(), "random", 5)[OWN_RANK].to_list() == [0, 1, 4, 2, 3]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
@@ -33,6 +34,7 @@ LEFT, RIGHT = (0.0, 0.0, 20.0, 20.0), (50.0, 0.0, 70.0, 20.0)
 SURE, HALF, OTHER = (0.9, 0.0, 0.1), (0.5, 0.0, 0.5), (0.0, 0.9, 0.1)
 Box = tuple[float, float, float, float]
 Row = tuple[float, float, float]
+Views = tuple[Detections, Detections]
 
 
 def view(*rows: tuple[Box, Row], side_std: float | None = None) -> Detections:
@@ -145,9 +147,11 @@ CLASS_DISTANCE = js(HALF, SURE)
 """Of task 2, and the largest of the pool; one in 0.9 cod for both views, so histograms agree everywhere."""
 
 
-def ranked(config: StrategyConfig, context: RankingContext = CONTEXT) -> tuple[Strategy, pl.DataFrame, list[int]]:
+def ranked(
+    config: StrategyConfig, context: RankingContext = CONTEXT, pool: Mapping[int, Views] = POOL
+) -> tuple[Strategy, pl.DataFrame, list[int]]:
     strategy = create_strategy(config)
-    views = {task: dict(zip((View.ORIGINAL, View.HFLIP), both, strict=True)) for task, both in POOL.items()}
+    views = {task: dict(zip((View.ORIGINAL, View.HFLIP), both, strict=True)) for task, both in pool.items()}
     table = measurement_table(
         {task: strategy.measure(task, {View.ORIGINAL: v[View.ORIGINAL]}, context) for task, v in views.items()},
         strategy.columns(context),
@@ -194,6 +198,18 @@ def test_signs_and_variants_are_settings() -> None:
             StrategyConfig("huale", huale_weights=wrong)
     with pytest.raises(ValueError, match=r"retrieval is 0\.5, expected a number from 1"):
         StrategyConfig("huale", retrieval=0.5)
+
+
+def test_what_rounding_leaves_of_a_constant_metric_says_nothing() -> None:
+    context = RankingContext(("cod", "eel"), (1, 1), seed=0, budget=10)
+    pool = {}
+    for task, width in enumerate((10.0, 13.7, 21.3, 33.3, 47.9, 61.1, 77.7)):
+        box = (3.3, 3.3, 3.3 + width, 3.3 + width)
+        pool[task] = (view((box, HALF), side_std=0.1 * width),) * 2
+    strategy, table, _ = ranked(StrategyConfig("huale"), context, pool)
+    values = table["localization_confidence"]
+    assert 0 < values.max() - values.min() < 1e-6  # type: ignore[operator]
+    assert set(strategy.rank(table, context).table["informativeness"]) == {1.0}
 
 
 def test_a_late_image_is_judged_by_what_the_ranking_fitted() -> None:

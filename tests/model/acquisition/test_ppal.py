@@ -10,7 +10,7 @@ import pytest
 
 from model.acquisition.embedding import LENGTH
 from model.acquisition.object_sets import ObjectSets, largest_objects, medoids
-from model.acquisition.ppal import difficulty_weights
+from model.acquisition.ppal import Ppal, difficulty_weights
 from model.acquisition.strategy import (
     RankingContext,
     StrategyConfig,
@@ -119,6 +119,32 @@ def image(*objects: tuple[int, int, float], box: tuple[float, ...] = LARGE) -> D
         width=100,
         embedding=towards(*(axis for axis, _, _ in objects)),
     )
+
+
+def measured(pool: dict[int, Detections], context: RankingContext, **settings: float) -> tuple[Ppal, pl.DataFrame]:
+    """The strategy and both of its phases' measurements."""
+    strategy = Ppal(StrategyConfig("ppal", **settings))  # type: ignore[arg-type]
+    views = {task: {View.ORIGINAL: found} for task, found in pool.items()}
+    table = measurement_table(
+        {task: strategy.measure(task, v, context) for task, v in views.items()}, strategy.columns(context)
+    )
+    closer = measurement_table(
+        {task: strategy.measure_candidate(task, views[task], context) for task in strategy.candidates(table, context)},
+        strategy.candidate_columns(context),
+    )
+    return strategy, with_candidates(table, closer)
+
+
+def test_an_image_without_comparable_objects_takes_no_place() -> None:
+    tiny = image((3, 0, 0.5), box=(0.0, 0.0, 1.0, 1.0))
+    pool = {1: image((0, 0, 0.5)), 2: image((0, 0, 0.5), (1, 0, 0.5)), 3: image((1, 0, 0.5)), 5: tiny, 6: image()}
+    strategy, table = measured(pool, CONTEXT)
+    result = strategy.rank(table, CONTEXT).table
+    assert result["task_id"].to_list()[3:] == [5, 6]
+    assert result["informativeness"].to_list()[3:] == [0.0, -1.0]
+    assert sum(result["informativeness"] > 1) == CONTEXT.budget
+    strategy, table = measured({5: tiny, 6: image()}, CONTEXT)
+    assert strategy.rank(table, CONTEXT).table["task_id"].to_list() == [5, 6]
 
 
 def test_golden_ranking() -> None:
