@@ -142,8 +142,8 @@ def _measure(work: Path, scale: Scale, outcome: Outcome) -> bool:
     outcome.goals += [*regime(who, strategies, found.get("twice")), *promises(who, strategies, scale.seeds)]
     outcome.notes.append(
         f"{who}: {scale.pool} images in the pool, {scale.test} held out, {scale.image_size} px, {scale.iterations} "
-        f"steps of {scale.batch_size} images. gain: area under the curve of mAP50 above that of random order (of losses: "
-        "of the library's) with the same seed; low and high: the 95 % interval by Student's t."
+        f"steps of {scale.batch_size} images. gain: area under the curve of mAP50 above that of random order (losses: "
+        "above the library's) with the same seed; low and high: the 95 % interval by Student's t."
     )
     return whole
 
