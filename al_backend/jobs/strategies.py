@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from al_backend.labelstudio.labeling_config import LabelingConfig
 from al_backend.registry import Ranking, Version
 from al_backend.settings import LearningSettings
 from model.acquisition.strategy import RankingContext, Strategy, StrategyConfig, create_strategy
@@ -21,6 +22,9 @@ WITHOUT_A_HEAD = ("random", "core_set", "typical")
 _COLD = "cold_start"
 """Kept by a ranking before the first training: whether the base checkpoint knew any of the labels."""
 
+_REPLACED = "labels_replaced"
+"""Kept by a ranking by a trained version whose classes are no labels of the config any more."""
+
 
 def strategy_config(settings: LearningSettings) -> StrategyConfig:
     """The settings of the strategy among all settings of learning."""
@@ -33,18 +37,21 @@ def strategy_fields(settings: LearningSettings) -> dict[str, Any]:
     return {"name": settings.strategy, "pool_size": settings.pool_size} | kept
 
 
-def substitutes(settings: LearningSettings, version: Version) -> dict[str, Any]:
+def substitutes(settings: LearningSettings, version: Version, config: LabelingConfig) -> dict[str, Any]:
     """What a ranking keeps instead of the settings, because the version lacks what the strategy needs.
 
-    Before the first training a detector that knows none of the labels measures noise: typical images come first then,
-    unless a strategy is chosen that asks no head, and nothing is pre-annotated.
+    A detector that knows none of the labels measures noise: typical images come first then, unless a strategy is chosen
+    that asks no head, and nothing is pre-annotated. So it is before the first training, and when all labels of the
+    config were replaced since the last one.
 
     A version that was trained for another strategy has no autoencoder. Until the next training `al_vae` then ranks by
     the detection loss alone, which beats no order at all; the ranking says so, and `status` tells.
     """
-    if version.knows == ():
+    replaced = version.is_trained and all(config.label_of(name) is None for name in version.classes)
+    if version.knows == () or replaced:
         name = settings.strategy if settings.strategy in WITHOUT_A_HEAD else "typical"
-        return {"name": name, "diversity": False, "measure_threshold": 1.0, _COLD: False}
+        why = {_REPLACED: True} if replaced else {_COLD: False}
+        return {"name": name, "diversity": False, "measure_threshold": 1.0, **why}
     kept: dict[str, Any] = {} if version.is_trained else {_COLD: True}
     if version.autoencoder is not None or not create_strategy(strategy_config(settings)).needs_novelty:
         return kept
@@ -60,6 +67,11 @@ def shortfall(ranking: Ranking) -> str | None:
             return f"Nothing is trained yet: the base checkpoint pre-annotates what it knows, ordered by {name}."
         order = "the queue shows the most typical images first" if name == "typical" else f"{name} orders the queue"
         return f"Nothing is trained yet: {order}, without pre-annotations."
+    if ranking.strategy.get(_REPLACED):
+        return (
+            f"{ranking.version} knows none of the labels that the config has now, so it orders the queue by "
+            f"{ranking.strategy['name']}, without pre-annotations; the next training learns them."
+        )
     if not ranking.strategy.get(_WITHOUT_AUTOENCODER):
         return None
     return (

@@ -15,6 +15,7 @@ from al_backend.jobs.dataset import ProjectLabels
 from al_backend.jobs.queues import Queues
 from al_backend.jobs.ranking import measure_live, order, score_shard
 from al_backend.jobs.strategies import context_fields, shortfall, strategy_fields, strategy_of, substitutes
+from al_backend.labelstudio.labeling_config import parse_labeling_config
 from al_backend.registry import GateVerdict, Ranking, Version
 from al_backend.registry.records import utc_now
 from al_backend.settings import LearningSettings, load_settings
@@ -85,7 +86,7 @@ def ranking_of(version: Version, settings: LearningSettings, tasks: int) -> Rank
         project=PROJECT,
         version=version.name,
         model_version=version.name,
-        strategy=strategy_fields(settings) | substitutes(settings, version),
+        strategy=strategy_fields(settings) | substitutes(settings, version, parse_labeling_config(CONFIG)),
         context=context_fields(version, settings),
         created_at=version.created_at,
         tasks=tasks,
