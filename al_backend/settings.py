@@ -81,7 +81,7 @@ class LearningSettings(BaseModel):
     min_labels: int = Field(20, ge=2, description="Labelled images before the first training.")
     train_every: int = Field(20, ge=1, description="New or changed labelled images that start the next training.")
     stop_gain: float = Field(
-        0.005, ge=0, description="mAP50 per 100 labels; when the last cycles brought less, `status` says so."
+        0.005, ge=0, description="mAP50 per 100 labels; when the last cycles clearly brought less, `status` says so."
     )
     train_mode: Literal["fine_tune", "from_scratch"] = Field(
         "fine_tune", description="Start from the active version, or from the base checkpoint every time."
