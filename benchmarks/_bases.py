@@ -10,8 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from model.data.reef import OTHER_SPECIES, write_reef
 from model.detectors.base import Detector
+from model.detectors.weights import read_weights, write_weights
 from model.training.config import Progress, TrainingConfig
 from model.training.evaluation import evaluate
 
@@ -77,6 +80,16 @@ def trained_base(folder: Path, recipe: BaseRecipe, create: Callable[[], Detector
     logger.info("%s: %.0f s, mAP50 %.3f on its own species", folder.name, report.seconds, found.map50 or 0.0)
     detector.save(weights.parent)
     return weights
+
+
+def halve(weights: Path, to: Path) -> None:
+    """Write a weights file anew in half the size, with float16 for all that is floating."""
+    tensors, description = read_weights(weights)
+    small = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+    wrong = [name for name, value in small.items() if not bool(torch.isfinite(value).all())]
+    if wrong:
+        raise ValueError(f"{weights}: {', '.join(wrong[:3])} does not fit into half precision")
+    write_weights(to, small, description)
 
 
 def _say(progress: Progress) -> None:

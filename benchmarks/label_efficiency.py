@@ -14,6 +14,7 @@ stopped, `curves.jsonl` in the work folder has every choice and measurement, a l
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from benchmarks._bases import BaseRecipe, trained_base
+from benchmarks._bases import BaseRecipe, halve, trained_base
 from benchmarks._kept_curves import keep_curves, restore_curves
 from benchmarks._label_goals import DEFAULT, HUALE, LIBRARY, PEERS, losses_effect, promises, regime
 from benchmarks._report import Options, Outcome, main
@@ -51,7 +52,7 @@ BASE = BaseRecipe(scenes=2000, size=160, iterations=3000, batch_size=8, rate=1e-
 """For a detector for which the project brings no base."""
 WORK = Path(__file__).resolve().parent.parent / ".build" / "label_efficiency"
 KEPT = Path(__file__).resolve().parent / "results" / "label_efficiency"
-"""The curves that are committed, a file for each detector."""
+"""The curves that are committed, a file for each detector, and the bases that they started from."""
 CURVES, CELLS, TWICE = "curves.jsonl", "cells", "twice"
 
 
@@ -89,7 +90,7 @@ class Scale:
 ALL = (BASELINE, *STRATEGIES, *(f"{name}{DIVERSITY_SUFFIX}" for name in STRATEGIES))
 FULL = (
     Scale("yolov5n", 600, 300, 160, 400, 8, 20, 20, 5, 5, ALL),
-    Scale(SSDLITE, 600, 200, 160, 250, 8, 20, 20, 5, 5, ALL),
+    Scale(SSDLITE, 600, 300, 160, 300, 8, 20, 20, 5, 5, ALL),
 )
 QUICK = (Scale("yolov5n", 60, 30, 96, 40, 8, 10, 10, 1, 2, (BASELINE, DEFAULT, "huale+diversity")),)
 
@@ -102,9 +103,10 @@ def measure(options: Options) -> Outcome:
     for scale in scales:
         work = root / SHORT[scale.detector]
         kept = KEPT / f"{SHORT[scale.detector]}.jsonl"
-        if options.go_on and not options.quick and kept.is_file():
+        go_on = options.go_on and not options.quick
+        if go_on and kept.is_file():
             restore_curves(kept, work)
-        whole = _measure(work, scale, outcome)
+        whole = _measure(work, scale, outcome, go_on=go_on)
         keep_curves(work, (CELLS, TWICE), work / CURVES)
         if not whole:
             outcome.notes.append("Ended early: what had been measured until then is above.")
@@ -112,7 +114,7 @@ def measure(options: Options) -> Outcome:
     return outcome
 
 
-def _measure(work: Path, scale: Scale, outcome: Outcome) -> bool:
+def _measure(work: Path, scale: Scale, outcome: Outcome, *, go_on: bool) -> bool:
     """One detector; whether everything was measured. What is worth most comes first."""
     plan = Plan(
         strategies=tuple(map(parse_strategy, scale.strategies)),
@@ -123,7 +125,7 @@ def _measure(work: Path, scale: Scale, outcome: Outcome) -> bool:
         training=TrainingConfig(iterations=scale.iterations, batch_size=scale.batch_size),
     )
     data = reef_data(work / "data", scale.pool, test=scale.test, size=scale.image_size)
-    source = FactoryDetectors(scale.detector, scale.image_size, _base(work, scale))
+    source = FactoryDetectors(scale.detector, scale.image_size, _base(work, scale, go_on))
     found: dict[str, Results] = {}
     whole = True
     for stage, its_plan, folder in _stages(plan):
@@ -158,11 +160,24 @@ def _stages(plan: Plan) -> Iterator[tuple[str, Plan, str]]:
     yield "losses", replace(plan, strategies=tuple(map(parse_strategy, CROSSED)), losses=LOSSES), CELLS
 
 
-def _base(work: Path, scale: Scale) -> Path:
+def _base(work: Path, scale: Scale, go_on: bool) -> Path:
+    """Where every training starts: what the project brings, else the committed base, else one trained now."""
+
     def create() -> Detector:
         return factory.create(scale.detector, OTHER_SPECIES, image_size=BASE.size, base=None, seed=0)
 
-    return find_base(scale.detector, None) or trained_base(work, BASE, create)
+    shipped = find_base(scale.detector, None)
+    if shipped is not None:
+        return shipped
+    name = f"{SHORT[scale.detector]}-base.safetensors"
+    own, kept = work / name, KEPT / name
+    if not own.is_file():
+        work.mkdir(parents=True, exist_ok=True)
+        if go_on and kept.is_file():
+            shutil.copyfile(kept, own)
+        else:
+            halve(trained_base(work, BASE, create), own)
+    return own
 
 
 def _run(experiment: Experiment, report: Path, outcome: Outcome) -> tuple[Results, bool]:

@@ -140,7 +140,7 @@ class SSDFamily:
         """See `Family.learning_rate`. VGG gets less than MobileNet, because it has no batch normalisation."""
         if architecture == "ssd300_vgg16":
             return 1e-4 if pretrained else 2e-4
-        return 5e-4 if pretrained else 1e-3
+        return 2e-3 if pretrained else 1e-3
 
     def build(self, architecture: str, num_classes: int) -> Network:
         """See `Family.build`. torchvision's own resize is switched off: images come in their final size."""
