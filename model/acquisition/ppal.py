@@ -20,7 +20,6 @@ from model.acquisition.base import (
     RankingContext,
     StrategyConfig,
     first_by,
-    in_task_order,
     require_columns,
     require_detections,
     sorted_by_informativeness,
@@ -105,7 +104,6 @@ class Ppal:
 
     def rank(self, measurements: pl.DataFrame, context: RankingContext, labelled: pl.DataFrame | None = None) -> Ranked:
         """The budget's medoids of the candidates first, by uncertainty; nothing has to be fitted."""
-        measurements = in_task_order(measurements)
         require_columns(measurements, self.candidate_columns(context), nullable=True)
         values = self.informativeness(measurements, context, {}).to_numpy().copy()
         table = measurements.select("task_id", *self.candidate_columns(context)).with_row_index("row")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import polars as pl
 import pytest
 
 from model.acquisition.cald import consistency, novelty
@@ -114,8 +115,17 @@ def test_golden_ranking() -> None:
     assert late[0] == pytest.approx(1 + novelty([cod, *[nothing] * 4], (2, 0)))
 
 
+def test_the_least_consistent_of_1_2_budgets_are_candidates() -> None:
+    context = RankingContext(("cod", "eel"), (2, 0), seed=0, budget=10)
+    values = [task / 20 for task in range(20)]
+    table = pl.DataFrame({"task_id": range(20), "consistency": values, "novelty": [0.5] * 20, "boxes": [1.0] * 20})
+    result = create_strategy(StrategyConfig("cald")).rank(table, context)
+    assert result.fitted == {"candidates_up_to": values[11]}
+    assert result.table["informativeness"].to_list()[:13] == [1.5] * 12 + [1 / (1 + values[12])]
+
+
 def test_consistency_is_the_mean_of_the_views() -> None:
-    strategy = create_strategy(StrategyConfig("cald", cald_beta=1.3))
+    strategy = create_strategy(StrategyConfig("cald"))
     context = RankingContext(("cod", "eel"), (2, 0), seed=0, budget=1)
     sure, half = view([SQUARE], [(0.9, 0.0, 0.1)]), view([(5.0, 0.0, 15.0, 10.0)], [(0.9, 0.0, 0.1)])
     row = strategy.measure(1, {**dict.fromkeys(View, sure), View.TURNED: half}, context)

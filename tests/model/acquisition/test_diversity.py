@@ -86,6 +86,21 @@ def test_near_duplicates_are_left_for_later() -> None:
     assert order(same, {100: image(30, 0.9)}, near_duplicate=0.0) == [1, 2, 3]
 
 
+@pytest.mark.parametrize(("apart", "repeats"), [(0.35, False), (0.62, True)])
+def test_near_is_half_of_the_spread_of_the_pool(apart: float, repeats: bool) -> None:
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(size=(400, LENGTH))
+    vectors[1] = vectors[0] + apart * generator.normal(size=LENGTH)
+    pool = {
+        task: replace(image(0, 0.5 + task / 1000), image_embedding=vector.astype(np.float32))
+        for task, vector in enumerate(vectors)
+    }
+    context = RankingContext(CONTEXT.classes, CONTEXT.label_counts, seed=0, budget=2)
+    pool = {task: pool[task] for task in (0, 1, *range(10, 400))}
+    # Two of four are chosen, so what stands first of the others says whether the second was left for later.
+    assert (1 in order(pool, context=context)[:4]) is repeats
+
+
 TWENTY = RankingContext(CONTEXT.classes, CONTEXT.label_counts, seed=0, budget=20)
 
 
@@ -132,7 +147,7 @@ def test_images_without_detections_differ_too_or_leave_their_places_to_the_other
     pool = bursts(*[10] * 30)
     found = shown(order(pool | bursts(50, 1, 1, 1, first=90, boxes=False), context=TWENTY, empty_quota=0.2))
     assert sorted(number for number in found if number >= 90) == [90, 91, 92, 93]
-    alike = shown(order(pool | bursts(50, first=90, boxes=False), context=TWENTY, empty_quota=0.2))
+    alike = shown(order(pool | bursts(50, first=90, boxes=False), context=TWENTY, empty_quota=0.8))
     assert alike.count(90) == 1
     assert len(set(alike)) == 20
     # Before a detector sees anything there is nothing else to show.

@@ -180,6 +180,32 @@ def test_golden_two_stages() -> None:
     assert list(order.values()) == pytest.approx([1.5, 1.0, 1.0, 1.0, 0.0, -1.0])
 
 
+def test_golden_length_of_four_metrics_that_differ() -> None:
+    context = RankingContext(("cod", "eel"), (1, 1), seed=0, budget=3)
+    table = pl.DataFrame(
+        {
+            "task_id": [1, 2, 3],
+            "entropy": [0.5] * 3,
+            "boxes": [1.0] * 3,
+            "boxes_of_views": [2.0] * 3,
+            "semantic_affinity": [0.0, 0.3, 0.6],
+            "category_diversity": [0.2, 0.4, 0.0],
+            "overlap_ratio": [1.0, 0.0, 0.5],
+            "localization_confidence": [0.4, 0.3, 0.5],
+        }
+    )
+
+    def lengths(**weights: tuple[float, ...]) -> list[float]:
+        found = create_strategy(StrategyConfig("huale", **weights)).rank(table, context).table  # type: ignore[arg-type]
+        return (found.sort("task_id")["informativeness"] - 1).to_list()
+
+    # As 0 to 1, the first has (0, 0.5, 1, 0.5), the second (0.5, 1, 0, 0), the third (1, 0, 0.5, 1).
+    assert lengths() == pytest.approx([math.sqrt(1.5 / 4), math.sqrt(1.25 / 4), math.sqrt(2.25 / 4)])
+    # 0.5 + 3 + 4 * 0.25, 0.25 + 2 + 4, 1 + 3 * 0.25, of 10.
+    expected = [math.sqrt(0.45), math.sqrt(0.625), math.sqrt(0.175)]
+    assert lengths(huale_weights=(1, 2, 3, -4)) == pytest.approx(expected)
+
+
 def test_signs_and_variants_are_settings() -> None:
     turned = StrategyConfig("huale", huale_weights=(-1, 0, 0, 0))
     strategy, table, _ = ranked(turned)

@@ -91,6 +91,15 @@ def test_medoids_stand_for_their_groups_and_leave_the_labelled_alone() -> None:
     assert medoids(sets(), 2, sets(group)) == []
 
 
+def test_medoids_move_to_the_middle_of_their_groups() -> None:
+    angles = np.radians([0, 10, 20, 90, 100, 110])
+    vectors = np.zeros((6, LENGTH), np.float32)
+    vectors[:, 0], vectors[:, 1] = np.cos(angles), np.sin(angles)
+    pool = ObjectSets(list(vectors[:, None]), [np.zeros(1, np.int64)] * 6, [np.ones(1, np.float32)] * 6)
+    # The farthest apart are 0 and 110 degrees.
+    assert medoids(pool, 2, sets()) == [1, 4]
+
+
 def test_small_and_stretched_boxes_are_not_compared() -> None:
     # 16 of 1333 pixels are 1.2 of 100.
     boxes = np.array([[0, 0, 1.3, 1.3], [0, 0, 1.1, 1.1], [0, 0, 50, 10.1], [0, 0, 50, 10.0], [5, 5, 5, 9]], np.float32)
@@ -145,6 +154,18 @@ def test_an_image_without_comparable_objects_takes_no_place() -> None:
     assert sum(result["informativeness"] > 1) == CONTEXT.budget
     strategy, table = measured({5: tiny, 6: image()}, CONTEXT)
     assert strategy.rank(table, CONTEXT).table["task_id"].to_list() == [5, 6]
+
+
+def test_only_boxes_from_a_score_on_count_and_only_the_strongest_are_compared() -> None:
+    def coin(score: float) -> float:
+        return -score * math.log(score) - (1 - score) * math.log(1 - score)
+
+    strategy = create_strategy(StrategyConfig("ppal"))
+    views = {View.ORIGINAL: image((0, 0, 0.04), (0, 0, 0.06), (0, 0, 0.3))}
+    assert strategy.measure(1, views, CONTEXT)["uncertainty"] == pytest.approx(coin(0.06) + coin(0.3), abs=1e-6)
+    scores = [0.1 + number / 100 for number in range(40)]
+    closer = strategy.measure_candidate(1, {View.ORIGINAL: image(*[(0, 0, score) for score in scores])}, CONTEXT)
+    assert sorted(closer["object_scores"]) == pytest.approx(scores[8:])  # type: ignore[arg-type]
 
 
 def test_golden_ranking() -> None:

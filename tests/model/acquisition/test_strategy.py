@@ -237,6 +237,19 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
         StrategyConfig(empty_policy="middle")
 
 
+def test_defaults_are_the_published_ones_and_those_of_the_documentation() -> None:
+    default = StrategyConfig()
+    assert (default.cald_beta, default.retrieval) == (1.3, None)
+    assert (default.exploration, default.empty_quota, default.near_duplicate) == (0.05, 0.05, 0.5)
+
+
+@pytest.mark.parametrize(("name", "column"), [("huale", "entropy"), ("ppal", "uncertainty")])
+def test_four_budgets_are_looked_at_again(name: str, column: str) -> None:
+    context = RankingContext(CONTEXT.classes, CONTEXT.label_counts, seed=0, budget=5)
+    table = pl.DataFrame({"task_id": range(100), column: [task / 100 for task in range(100)]})
+    assert create_strategy(StrategyConfig(name)).candidates(table, context) == list(range(80, 100))
+
+
 def test_wrong_contexts_and_tables_are_refused() -> None:
     strategy = create_strategy(StrategyConfig())
     with pytest.raises(ValueError, match="1 label counts for 2 classes"):

@@ -93,6 +93,15 @@ def test_a_more_certain_copy_is_never_more_uncertain(probs: NDArray[np.float32],
 
 
 @given(rows())
+def test_the_margin_is_between_the_two_largest(probs: NDArray[np.float32]) -> None:
+    expected = []
+    for row in probs.tolist():
+        *_, second, first = sorted(row)
+        expected.append((1 - (first - second)) ** 2)
+    assert margin(probs) == pytest.approx(expected, abs=1e-6)
+
+
+@given(rows())
 def test_the_order_of_classes_does_not_matter(probs: NDArray[np.float32]) -> None:
     for measure in MEASURES.values():
         assert measure(probs[:, ::-1]) == pytest.approx(measure(probs), abs=1e-6)
