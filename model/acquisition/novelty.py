@@ -56,16 +56,20 @@ class NoveltyDetector:
     def predict(
         self, images: Sequence[Image], views: Sequence[View] = (View.ORIGINAL,), *, min_score: float = 0.05
     ) -> list[Mapping[View, Detections]]:
-        """As `Detector.predict`; with objects as regions an image is judged by the boxes from `min_score` on."""
+        """As `Detector.predict`; with objects as regions an image is judged by the boxes from `min_score` on.
+
+        Each counts by its confidence.
+        """
         found = self._detector.predict(images, views, min_score=min_score)
         if View.ORIGINAL not in views:
             return found
-        boxes = [seen[View.ORIGINAL].xyxy for seen in found]
+        original = [seen[View.ORIGINAL] for seen in found]
         # What damaged weights give has no picture; strategies refuse it in words of their own.
-        novelty = self._vae.novelty(images, [rows[np.isfinite(rows).all(axis=1)] for rows in boxes])
+        judged = [seen.select(np.isfinite(seen.xyxy).all(axis=1) & np.isfinite(seen.score)) for seen in original]
+        novelty = self._vae.novelty(images, [seen.xyxy for seen in judged], [seen.score for seen in judged])
         return [
-            {**seen, View.ORIGINAL: replace(seen[View.ORIGINAL], novelty=float(value))}
-            for seen, value in zip(found, novelty, strict=True)
+            {**views_of_one, View.ORIGINAL: replace(seen, novelty=float(value))}
+            for views_of_one, seen, value in zip(found, original, novelty, strict=True)
         ]
 
     def fit(

@@ -103,38 +103,46 @@ class Vae:
         self._device = torch.device(device)
 
     def novelty(
-        self, images: Sequence[Image], boxes: Sequence[NDArray[np.float32]] | None = None
+        self,
+        images: Sequence[Image],
+        boxes: Sequence[NDArray[np.float32]] | None = None,
+        weights: Sequence[NDArray[np.float32]] | None = None,
     ) -> NDArray[np.float32]:
         """How badly each image is redrawn.
 
         Args:
             images: RGB, any sizes; may be empty.
-            boxes: with `objects` as regions, for each image the boxes of its objects, shape (k, 4), in pixels; the
-                image counts half by its worst object, because one new one is enough, and half by all, because the
-                worst of many is bad by chance. Not used, and not needed, where the region is the whole image.
+            boxes: with `objects` as regions, for each image the boxes of its objects, shape (k, 4), in pixels. Not
+                used, and not needed, where the region is the whole image.
+            weights: with `objects` as regions, for each image how much each of its boxes counts, shape (k,), in
+                [0, 1]: the confidence of detections. Only their ratios within an image matter. None where all count
+                alike, as true boxes do.
 
         Returns:
             Shape (n,), at least 0, higher is more novel. Of a whole image the mean squared error of a colour value,
-            colours in [0, 1]; of an object that of the middle half of its box, by the contrast there (`_novelty`).
-            0 for an image without an object.
+            colours in [0, 1]; of an object that of the middle half of its box, by the contrast there (`_novelty`); of
+            several the root of the weighted mean of their squares (`_together`). 0 for an image without an object.
 
         Raises:
-            ValueError: there are no boxes where they are needed, or not one array per image.
+            ValueError: there are no boxes where they are needed, not one array per image, or not one weight per box.
         """
-        if self.config.regions == Regions.OBJECTS and (boxes is None or len(boxes) != len(images)):
+        if self.config.regions == Regions.IMAGE:
+            boxes, weights = None, None
+        elif boxes is None or len(boxes) != len(images):
             found = "none" if boxes is None else f"those of {len(boxes)}"
             raise ValueError(f"this autoencoder judges objects: {found} boxes for {len(images)} images, expected all")
-        result = np.zeros(len(images), np.float32)
         cut = [
             pictures(image, None if boxes is None else boxes[index], self.config) for index, image in enumerate(images)
         ]
-        owner = np.repeat(np.arange(len(images)), [len(part) for part in cut])
-        if len(owner):
-            each = self.errors(np.concatenate(cut)).novelty
-            np.maximum.at(result, owner, each)
-            counts = np.bincount(owner, minlength=len(images)).clip(min=1)
-            result = (result + np.bincount(owner, each, len(images)) / counts).astype(np.float32) / 2
-        return result
+        counts = [len(part) for part in cut]
+        if weights is None:
+            weights = [np.ones(count, np.float32) for count in counts]
+        if [len(part) for part in weights] != counts:
+            raise ValueError(f"weights of {[len(part) for part in weights]} objects, expected those of {counts}")
+        if not sum(counts):
+            return np.zeros(len(images), np.float32)
+        each, owner = self.errors(np.concatenate(cut)).novelty, np.repeat(np.arange(len(images)), counts)
+        return _together(each, np.concatenate(weights), owner, len(images))
 
     @torch.no_grad()
     def errors(self, pictures: Pictures) -> PictureErrors:
@@ -193,6 +201,31 @@ class PictureErrors:
     novelty: NDArray[np.float32]
     whole: NDArray[np.float32]
     kl: NDArray[np.float32]
+
+
+def _together(
+    errors: NDArray[np.float32], weights: NDArray[np.float32], owner: NDArray[np.int64], count: int
+) -> NDArray[np.float32]:
+    """The root of the weighted mean of the squared errors of each image's objects.
+
+    It lies between their mean and the worst of them. The mean alone hides one new object among known ones; the worst
+    alone is bad by chance where there are many. And a box that hardly is one for the detector shows water or half a
+    fish, which is redrawn badly whatever is in the image, so that it must not count as much as the others.
+
+    Args:
+        errors: shape (m,), of all objects.
+        weights: shape (m,), at least 0. Where all of an image are 0, they count alike.
+        owner: shape (m,), each in [0, count), the image of each object.
+        count: of the images.
+
+    Returns:
+        Shape (count,), 0 for an image without an object.
+    """
+    exact = weights.astype(np.float64)
+    exact = np.where(np.bincount(owner, exact, count)[owner] > 0, exact, 1.0)
+    squares = np.bincount(owner, exact * errors.astype(np.float64) ** 2, count)
+    total = np.bincount(owner, exact, count)
+    return np.sqrt(np.divide(squares, total, out=np.zeros(count), where=total > 0)).astype(np.float32)
 
 
 def pictures(image: Image, boxes: NDArray[np.float32] | None, config: VaeConfig) -> Pictures:

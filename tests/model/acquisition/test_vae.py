@@ -251,12 +251,62 @@ def test_pictures_are_cut_at_the_border_and_never_empty() -> None:
     assert pictures(image, NO_BOX, VaeConfig(size=16)).shape == (0, 16, 16, 3)
 
 
-def test_an_image_counts_by_its_worst_object_and_by_all(trained: tuple[Vae, VaeReport], reef: DetectionDataset) -> None:
+class Told(Vae):
+    """Finds the errors that it is told, in the order of the pictures."""
+
+    def __init__(self, errors: list[float]) -> None:
+        config = VaeConfig(size=16, latent=4)
+        super().__init__(create_network(16, 4, 0), config)
+        self._told = np.array(errors, np.float32)
+
+    def errors(self, pictures: NDArray[np.uint8]) -> PictureErrors:
+        assert len(pictures) == len(self._told)
+        return PictureErrors(self._told, self._told, self._told)
+
+
+def told(errors: list[list[float]], weights: list[list[float]] | None) -> list[float]:
+    """The novelty of images whose objects have these errors and weights."""
+    images = [np.zeros((20, 20, 3), np.uint8) for _ in errors]
+    boxes = [np.tile(np.array([[2, 2, 9, 9]], np.float32), (len(part), 1)) for part in errors]
+    vae = Told([error for part in errors for error in part])
+    found = vae.novelty(images, boxes, None if weights is None else [np.array(part, np.float32) for part in weights])
+    assert found.dtype == np.float32
+    return found.tolist()
+
+
+@pytest.mark.parametrize(
+    ("errors", "weights", "expected"),
+    [
+        ([3.0, 4.0], [1.0, 1.0], 12.5**0.5),  # (9 + 16) / 2
+        ([2.0, 4.0], [0.5, 0.25], 8**0.5),  # (0.5 * 4 + 0.25 * 16) / 0.75
+        ([2.0, 4.0], [0.1, 0.05], 8**0.5),  # how sure the detector is of all together says nothing
+        ([1.0, 9.0], [0.8, 0.0], 1.0),
+        ([7.0], [0.1], 7.0),
+        ([3.0, 4.0], [0.0, 0.0], 12.5**0.5),  # all alike, as in every other case of equal weights
+        ([3.0, 4.0], [1e-45, 1e-45], 12.5**0.5),  # the least number above 0
+        ([], [], 0.0),
+    ],
+)
+def test_objects_together_by_hand(errors: list[float], weights: list[float], expected: float) -> None:
+    assert told([errors], [weights]) == pytest.approx([expected])
+    assert told([errors[::-1]], [weights[::-1]]) == pytest.approx([expected])
+    # Neighbours, with or without objects, change nothing.
+    others = [[5.0], errors, [], [6.0, 6.0]]
+    assert told(others, [[0.3], weights, [], [0.0, 0.9]]) == pytest.approx([5.0, expected, 0.0, 6.0])
+
+
+def test_without_weights_all_objects_count_alike() -> None:
+    errors = [[3.0, 4.0], [], [1.0, 2.0, 2.0]]
+    assert told(errors, None) == pytest.approx([12.5**0.5, 0.0, 3**0.5])
+    assert told(errors, None) == told(errors, [[1.0, 1.0], [], [1.0, 1.0, 1.0]])
+
+
+def test_objects_need_boxes_and_a_weight_for_each(trained: tuple[Vae, VaeReport], reef: DetectionDataset) -> None:
     vae, _ = trained
     images = [image_of(item) for item in reef.images[:3]]
     boxes = np.array([[0, 0, 40, 40], [50, 50, 90, 90]], np.float32)
     both, one, other, nothing = (vae.novelty([images[0]], [part])[0] for part in (boxes, boxes[:1], boxes[1:], NO_BOX))
-    assert both == pytest.approx((max(one, other) + (one + other) / 2) / 2, rel=1e-5)
+    assert both == pytest.approx(((one**2 + other**2) / 2) ** 0.5, rel=1e-5)
     assert one != pytest.approx(other, rel=1e-3)
     assert nothing == 0.0
     assert vae.novelty([], []).shape == (0,)
@@ -266,6 +316,9 @@ def test_an_image_counts_by_its_worst_object_and_by_all(trained: tuple[Vae, VaeR
     for missing in (None, [boxes]):
         with pytest.raises(ValueError, match="judges objects"):
             vae.novelty(images, missing)
+    for wrong in ([], [np.ones(1, np.float32)]):
+        with pytest.raises(ValueError, match=r"weights of \[.*\] objects, expected those of \[2\]"):
+            vae.novelty(images[:1], [boxes], wrong)
 
 
 def test_whole_images_need_no_boxes(reef: DetectionDataset) -> None:
@@ -275,6 +328,9 @@ def test_whole_images_need_no_boxes(reef: DetectionDataset) -> None:
     shown = np.concatenate([pictures(image, None, config) for image in images])
     assert vae.novelty(images).tolist() == pytest.approx(vae.errors(shown).whole.tolist())
     assert vae.novelty(images, [NO_BOX, NO_BOX]).tolist() == vae.novelty(images).tolist()
+    boxes, weights = np.array([[0, 0, 9, 9], [5, 5, 20, 20]], np.float32), np.array([0.5, 0.1], np.float32)
+    found = vae.novelty(images, [boxes, NO_BOX], [weights, weights[:0]])
+    assert found.tolist() == vae.novelty(images).tolist()
 
 
 def test_saved_and_loaded(trained: tuple[Vae, VaeReport], reef: DetectionDataset, tmp_path: Path) -> None:
@@ -315,8 +371,9 @@ class Finds:
 
     architecture, classes, image_size = "made up", ("cod",), 96
 
-    def __init__(self, boxes: list[NDArray[np.float32]]) -> None:
+    def __init__(self, boxes: list[NDArray[np.float32]], score: float = 0.5) -> None:
         self._boxes = boxes
+        self._score = score
 
     def predict(
         self,
@@ -327,25 +384,31 @@ class Finds:
     ) -> list[dict[View, Detections]]:
         def found(boxes: NDArray[np.float32]) -> Detections:
             count = len(boxes)
-            probs = np.tile(np.array([[0.5, 0.5]], np.float32), (count, 1))
-            return Detections(boxes, np.full(count, 0.5, np.float32), np.zeros(count, np.int64), probs, 96, 96)
+            # Each box is half as sure as the one before it.
+            score = (self._score * 0.5 ** np.arange(count)).astype(np.float32)
+            probs = np.stack([score, 1 - score], axis=1)
+            return Detections(boxes, score, np.zeros(count, np.int64), probs, 96, 96)
 
         return [dict.fromkeys(views, found(boxes)) for boxes in self._boxes]
 
 
 def test_detections_carry_the_novelty_of_the_original(trained: tuple[Vae, VaeReport], reef: DetectionDataset) -> None:
-    images, boxes = [image_of(item) for item in reef.images[:2]], [reef.images[0].xyxy, NO_BOX]
+    images = [image_of(item) for item in reef.images[:2]]
+    boxes = [np.array([[0, 0, 40, 40], [50, 50, 90, 90]], np.float32), NO_BOX]
     inner: Detector = Finds(boxes)  # type: ignore[assignment]
     detector: Detector = NoveltyDetector(inner, trained[0])
     assert (detector.architecture, detector.classes, detector.image_size) == ("made up", ("cod",), 96)
     seen = detector.predict(images, (View.ORIGINAL, View.HFLIP))
-    expected = trained[0].novelty(images, boxes)
+    scores = [found[View.ORIGINAL].score for found in seen]
+    expected = trained[0].novelty(images, boxes, scores)
     assert [found[View.ORIGINAL].novelty for found in seen] == pytest.approx(expected.tolist())
+    assert expected[0] != pytest.approx(trained[0].novelty(images, boxes)[0], rel=1e-3), "by their confidence"
     assert [found[View.HFLIP].novelty for found in seen] == [None, None]
     assert seen[0][View.ORIGINAL].select(np.array([0])).novelty == seen[0][View.ORIGINAL].novelty
     assert detector.predict(images, (View.HFLIP,))[0][View.HFLIP].novelty is None
-    damaged: Detector = Finds([np.full((1, 4), np.nan, np.float32)])  # type: ignore[assignment]
-    assert NoveltyDetector(damaged, trained[0]).predict(images[:1])[0][View.ORIGINAL].novelty == 0.0
+    for damaged in (Finds([np.full((1, 4), np.nan, np.float32)]), Finds(boxes[:1], score=np.nan)):
+        inner = damaged  # type: ignore[assignment]
+        assert NoveltyDetector(inner, trained[0]).predict(images[:1])[0][View.ORIGINAL].novelty == 0.0
 
 
 def test_only_who_needs_novelty_gets_an_autoencoder(reef: DetectionDataset) -> None:
