@@ -59,6 +59,7 @@ class Options:
         work: folder in which a long benchmark keeps what it has done; None for its own choice.
         detectors: the only ones to be measured, by the short or full names of their architectures; empty for all.
         go_on: whether to begin with the results that are committed, where a benchmark keeps such.
+        report: whether to measure nothing and tell what is there already, where a benchmark can.
     """
 
     quick: bool
@@ -66,6 +67,7 @@ class Options:
     work: Path | None = None
     detectors: tuple[str, ...] = ()
     go_on: bool = False
+    report: bool = False
 
     def wants(self, *names: str) -> bool:
         """Whether the detector of these names is to be measured."""
@@ -92,9 +94,12 @@ def main(name: str, question: str, measure: Callable[[Options], Outcome]) -> int
         "--detector", action="append", default=[], metavar="NAME", help="only this one of several; may come again"
     )
     parser.add_argument("--go-on", action="store_true", help="begin with the results that are committed, if it can")
+    parser.add_argument("--report", action="store_true", help="measure nothing, tell what is there, if it can")
     given = parser.parse_args()
     load_before = os.getloadavg()
-    outcome = measure(Options(given.quick, given.label_studio, given.work, tuple(given.detector), given.go_on))
+    outcome = measure(
+        Options(given.quick, given.label_studio, given.work, tuple(given.detector), given.go_on, given.report)
+    )
     written = document(name, outcome, quick=given.quick, load_before=load_before)
     show(question, outcome)
     if given.json is not None:

@@ -9,7 +9,8 @@ long: if that helps as much as all the labels of the pool do, the curves measure
 
 It takes hours and can be stopped at any time: what is finished stays in the work folder (`--work`, `.build/` unless
 given), and the same command goes on. `--go-on` begins with the curves that are committed. At the end, or when it is
-stopped, `curves.jsonl` in the work folder has every choice and measurement, a line each.
+stopped, `curves.jsonl` in the work folder has every choice and measurement, a line each. `--report` trains nothing and
+tells what is there, so `--go-on --report` shows what the committed curves say.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from benchmarks._bases import BaseRecipe, halve, trained_base
 from benchmarks._kept_curves import keep_curves, restore_curves
 from benchmarks._label_goals import DEFAULT, HUALE, LIBRARY, PEERS, losses_effect, promises, regime
 from benchmarks._report import Options, Outcome, main
+from model.acquisition.strategy import StrategyConfig
 from model.data.reef import OTHER_SPECIES
 from model.detectors import factory
 from model.detectors.base import Detector
@@ -47,6 +49,18 @@ SHORT = {"yolov5n": "yolov5n", SSDLITE: "ssdlite"}
 STRATEGIES = (DEFAULT, "huale", *PEERS, "al_vae")
 CROSSED = (BASELINE, "huale")
 """With HUALE's losses and without: two selectors by two losses."""
+VARIANTS = (
+    (BASELINE, StrategyConfig("random")),
+    (DEFAULT, StrategyConfig(DEFAULT)),
+    ("uncertainty-unweighted", StrategyConfig(DEFAULT, class_weights=False)),
+    ("uncertainty-max", StrategyConfig(DEFAULT, aggregation="max")),
+    ("uncertainty-margin", StrategyConfig(DEFAULT, uncertainty="margin")),
+    ("huale", StrategyConfig("huale")),
+    ("huale-spread", StrategyConfig("huale", huale_category="spread")),
+    ("huale-signs", StrategyConfig("huale", huale_weights=(1.0, -1.0, 1.0, -1.0))),
+    ("huale-sum", StrategyConfig("huale", huale_entropy="sum")),
+)
+"""What the sources of two strategies leave open."""
 LOSSES = ((LIBRARY, LossConfig()), (HUALE, LossConfig.huale()))
 BASE = BaseRecipe(scenes=2000, size=160, iterations=3000, batch_size=8, rate=1e-3)
 """For a detector for which the project brings no base."""
@@ -72,6 +86,7 @@ class Scale:
         cycles: choices.
         seeds: paired curves.
         strategies: as `parse_strategy` takes them.
+        variants: whether `VARIANTS` are measured, too.
     """
 
     detector: str
@@ -85,11 +100,12 @@ class Scale:
     cycles: int
     seeds: int
     strategies: tuple[str, ...]
+    variants: bool = False
 
 
 ALL = (BASELINE, *STRATEGIES, *(f"{name}{DIVERSITY_SUFFIX}" for name in STRATEGIES))
 FULL = (
-    Scale("yolov5n", 600, 300, 160, 400, 8, 20, 20, 5, 5, ALL),
+    Scale("yolov5n", 600, 300, 160, 400, 8, 20, 20, 5, 5, ALL, variants=True),
     Scale(SSDLITE, 600, 300, 160, 300, 8, 20, 20, 5, 5, ALL),
 )
 QUICK = (Scale("yolov5n", 60, 30, 96, 40, 8, 10, 10, 1, 2, (BASELINE, DEFAULT, "huale+diversity")),)
@@ -106,7 +122,7 @@ def measure(options: Options) -> Outcome:
         go_on = options.go_on and not options.quick
         if go_on and kept.is_file():
             restore_curves(kept, work)
-        whole = _measure(work, scale, outcome, go_on=go_on)
+        whole = _measure(work, scale, outcome, go_on=go_on, report=options.report)
         keep_curves(work, (CELLS, TWICE), work / CURVES)
         if not whole:
             outcome.notes.append("Ended early: what had been measured until then is above.")
@@ -114,7 +130,7 @@ def measure(options: Options) -> Outcome:
     return outcome
 
 
-def _measure(work: Path, scale: Scale, outcome: Outcome, *, go_on: bool) -> bool:
+def _measure(work: Path, scale: Scale, outcome: Outcome, *, go_on: bool, report: bool) -> bool:
     """One detector; whether everything was measured. What is worth most comes first."""
     plan = Plan(
         strategies=tuple(map(parse_strategy, scale.strategies)),
@@ -128,15 +144,21 @@ def _measure(work: Path, scale: Scale, outcome: Outcome, *, go_on: bool) -> bool
     source = FactoryDetectors(scale.detector, scale.image_size, _base(work, scale, go_on))
     found: dict[str, Results] = {}
     whole = True
-    for stage, its_plan, folder in _stages(plan):
-        found[stage], whole = _run(Experiment(its_plan, data, source, work / folder), work / stage, outcome)
+    for stage, its_plan, folder in _stages(plan, scale.variants):
+        experiment = Experiment(its_plan, data, source, work / folder)
+        if report:
+            found[stage], whole = collect(experiment), True
+            write_report(found[stage], work / stage)
+        else:
+            found[stage], whole = _run(experiment, work / stage, outcome)
         if not whole:
             break
     who = SHORT[scale.detector]
     strategies = found.get("with-diversity", found["strategies"])
     outcome.results += [_row(who, "strategies", one) for one in summarise(strategies)]
+    for part in (one for one in ("losses", "variants") if one in found):
+        outcome.results += [_row(who, part, one) for one in summarise(found[part])]
     if "losses" in found:
-        outcome.results += [_row(who, "losses", one) for one in summarise(found["losses"])]
         outcome.results += [
             {"detector": who, "part": "HUALE's losses against the library's", **_plain(row)}
             for row in losses_effect(found["losses"])
@@ -150,7 +172,7 @@ def _measure(work: Path, scale: Scale, outcome: Outcome, *, go_on: bool) -> bool
     return whole
 
 
-def _stages(plan: Plan) -> Iterator[tuple[str, Plan, str]]:
+def _stages(plan: Plan, variants: bool) -> Iterator[tuple[str, Plan, str]]:
     """Name, settings and folder of each part; curves that two parts share are drawn once."""
     yield "strategies", replace(plan, strategies=tuple(one for one in plan.strategies if not one[1].diversity)), CELLS
     longer = replace(plan.training, iterations=2 * plan.training.iterations)
@@ -158,6 +180,8 @@ def _stages(plan: Plan) -> Iterator[tuple[str, Plan, str]]:
     yield "twice", replace(plan, strategies=baseline, cycles=0, training=longer), TWICE
     yield "with-diversity", plan, CELLS
     yield "losses", replace(plan, strategies=tuple(map(parse_strategy, CROSSED)), losses=LOSSES), CELLS
+    if variants:
+        yield "variants", replace(plan, strategies=VARIANTS), CELLS
 
 
 def _base(work: Path, scale: Scale, go_on: bool) -> Path:
