@@ -13,7 +13,7 @@ from typing import Any
 
 from model.simulation.store import read_json, write_json, write_whole
 
-_PATTERNS = ("manifest.json", "cells/*/cycle-*.json", "full/*.json", "starts/*/measured.json")
+_PATTERNS = ("manifest.json", "cells/*/cycle-*.json", "full/*.json", "starts/*/measured.json", "first/*.json")
 
 
 def keep_curves(work: Path, folders: Sequence[str], file: Path) -> int:

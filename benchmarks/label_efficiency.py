@@ -24,6 +24,7 @@ from typing import Any
 from rich.progress import Progress
 
 from benchmarks._bases import BaseRecipe, halve, trained_base
+from benchmarks._first_images import first_rows, measure_first
 from benchmarks._kept_curves import keep_curves, restore_curves
 from benchmarks._label_goals import DEFAULT, HUALE, LIBRARY, PEERS, losses_effect, promises, regime
 from benchmarks._report import Options, Outcome, main
@@ -47,6 +48,8 @@ from model.training.loss_config import LossConfig
 SSDLITE = "ssdlite320_mobilenet_v3_large"
 SHORT = {"yolov5n": "yolov5n", SSDLITE: "ssdlite"}
 STRATEGIES = (DEFAULT, "huale", *PEERS, "al_vae")
+FIRST = ("typical", "core_set")
+"""Strategies that can choose the first images, beside random order."""
 CROSSED = (BASELINE, "huale")
 """With HUALE's losses and without: two selectors by two losses."""
 VARIANTS = (
@@ -154,6 +157,9 @@ def _measure(work: Path, scale: Scale, outcome: Outcome, *, go_on: bool, report:
         if not whole:
             break
     who = SHORT[scale.detector]
+    begun = Experiment(replace(plan, strategies=tuple(map(parse_strategy, FIRST))), data, source, work / CELLS)
+    if whole and not report:
+        measure_first(begun, FIRST, resolve_device("auto"))
     strategies = found.get("with-diversity", found["strategies"])
     outcome.results += [_row(who, "strategies", one) for one in summarise(strategies)]
     for part in (one for one in ("losses", "variants") if one in found):
@@ -163,6 +169,7 @@ def _measure(work: Path, scale: Scale, outcome: Outcome, *, go_on: bool, report:
             {"detector": who, "part": "HUALE's losses against the library's", **_plain(row)}
             for row in losses_effect(found["losses"])
         ]
+    outcome.results += [{"detector": who, "part": "first images", **_plain(row)} for row in first_rows(begun, FIRST)]
     outcome.goals += [*regime(who, strategies, found.get("twice")), *promises(who, strategies, scale.seeds)]
     outcome.notes.append(
         f"{who}: {scale.pool} images in the pool, {scale.test} held out, {scale.image_size} px, {scale.iterations} "

@@ -1,0 +1,90 @@
+"""The first images that people label, before anything is trained: by a strategy that asks no detector, or at random."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks._label_goals import LIBRARY
+from model.acquisition.strategy import create_strategy
+from model.data.dataset import DetectionDataset
+from model.simulation.cell import Experiment
+from model.simulation.plan import derived_seed
+from model.simulation.results import BASELINE
+from model.simulation.selection import choose
+from model.simulation.statistics import interval
+from model.simulation.store import read_json, write_json
+from model.training.evaluation import evaluate
+
+FOLDER = "first"
+
+
+def measure_first(experiment: Experiment, strategies: Sequence[str], device: str) -> None:
+    """Train on the first images of each strategy, with the seeds and steps of the experiment's starts.
+
+    Args:
+        experiment: its folder gets `first/`; what is there is not done again.
+        strategies: names, of those that need no head.
+        device: that trains and predicts.
+    """
+    for seed in experiment.plan.seeds:
+        for name in strategies:
+            path = _path(experiment.folder, name, seed)
+            if read_json(path) is None:
+                write_json(path, _measured(experiment, name, seed, device))
+
+
+def first_rows(experiment: Experiment, strategies: Sequence[str]) -> list[dict[str, Any]]:
+    """mAP50 after the first training by strategy, and beside random order's of the same seed."""
+    random = {seed: _start(experiment, seed) for seed in experiment.plan.seeds}
+    rows = [_row(BASELINE, {seed: value for seed, value in random.items() if value is not None}, {})]
+    for name in strategies:
+        found = {seed: read_json(_path(experiment.folder, name, seed)) for seed in experiment.plan.seeds}
+        values = {seed: document["map50"] for seed, document in found.items() if document is not None}
+        rows.append(_row(name, values, rows[0]["values"]))
+    return [{name: value for name, value in row.items() if name != "values"} for row in rows if row["values"]]
+
+
+def _measured(experiment: Experiment, name: str, seed: int, device: str) -> dict[str, Any]:
+    plan, pool = experiment.plan, experiment.data.pool
+    detector = experiment.source.create(pool.classes, seed=derived_seed(seed, "weights"), device=device)
+    chosen = choose(
+        create_strategy(plan.strategy(name)),
+        detector,
+        pool,
+        (),
+        budget=plan.initial,
+        seed=derived_seed(seed, "first"),
+        min_score=1.0,  # as the product does: what the head says is noise
+    )
+    images = [pool.images[task] for task in sorted(chosen.tasks)]
+    detector.fit(DetectionDataset(pool.classes, images), None, plan.training_of(LIBRARY, seed, 0))
+    return {
+        "map50": evaluate(detector, experiment.data.test).map50,
+        "boxes": sum(len(image.label) for image in images),
+        "labelled": [pool.images[task].key for task in chosen.tasks],
+    }
+
+
+def _start(experiment: Experiment, seed: int) -> float | None:
+    """Random order's first images are the start that all curves share."""
+    document = read_json(experiment.store.start_folder(LIBRARY, seed) / "measured.json")
+    return None if document is None else float(document["metrics"]["map50"])
+
+
+def _row(name: str, values: dict[int, float], random: dict[int, float]) -> dict[str, Any]:
+    known = interval(list(values.values()))
+    return {
+        "strategy": name,
+        "seeds": len(values),
+        "map50": None if known is None else round(known.mean, 4),
+        "lowest": round(min(values.values()), 4) if values else None,
+        "highest": round(max(values.values()), 4) if values else None,
+        "against_random": interval([values[seed] - random[seed] for seed in values if seed in random]),
+        "values": values,
+    }
+
+
+def _path(folder: Path, name: str, seed: int) -> Path:
+    return folder / FOLDER / f"{name}-{seed}.json"
