@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from benchmarks._report import Goal
+from model.simulation.plan import DIVERSITY_SUFFIX
 from model.simulation.results import BASELINE, Curve, Results
-from model.simulation.statistics import Interval, interval, paired_areas
+from model.simulation.statistics import Interval, Line, interval, paired_areas
 from model.simulation.summary import LevelCost, summarise
 
 DEFAULT = "uncertainty"
@@ -110,12 +111,25 @@ def losses_effect(found: Results) -> list[dict[str, Any]]:
     return rows
 
 
-def paired_gain(ours: Sequence[Curve], theirs: Sequence[Curve]) -> Interval | None:
-    """Area over labels minus that of the other curve of the same seed; None without a seed that both have."""
+def diversity_effect(found: Results) -> list[dict[str, Any]]:
+    """What the diversity step adds to each strategy: area with it minus area without, per image and per box."""
+    groups = found.groups()
+    rows = []
+    for (strategy, losses), curves in groups.items():
+        plain = groups.get((strategy.removesuffix(DIVERSITY_SUFFIX), losses), [])
+        if not strategy.endswith(DIVERSITY_SUFFIX) or (gain := paired_gain(curves, plain)) is None:
+            continue
+        per_box = paired_gain(curves, plain, Curve.by_boxes)
+        rows.append({"strategy": strategy, "seeds": gain.count, "gain_per_image": gain, "gain_per_box": per_box})
+    return rows
+
+
+def paired_gain(
+    ours: Sequence[Curve], theirs: Sequence[Curve], axis: Callable[[Curve], Line] = Curve.by_labels
+) -> Interval | None:
+    """Area minus that of the other curve of the same seed; None without a seed that both have."""
     by_seed = {curve.seed: curve for curve in theirs}
-    pairs = [
-        paired_areas(curve.by_labels(), by_seed[curve.seed].by_labels()) for curve in ours if curve.seed in by_seed
-    ]
+    pairs = [paired_areas(axis(curve), axis(by_seed[curve.seed])) for curve in ours if curve.seed in by_seed]
     return interval([pair[0] - pair[1] for pair in pairs if pair is not None])
 
 

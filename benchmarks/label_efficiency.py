@@ -26,7 +26,7 @@ from rich.progress import Progress
 from benchmarks._bases import BaseRecipe, halve, trained_base
 from benchmarks._first_images import first_rows, measure_first
 from benchmarks._kept_curves import keep_curves, restore_curves
-from benchmarks._label_goals import DEFAULT, HUALE, LIBRARY, PEERS, losses_effect, promises, regime
+from benchmarks._label_goals import DEFAULT, HUALE, LIBRARY, PEERS, diversity_effect, losses_effect, promises, regime
 from benchmarks._report import Options, Outcome, main
 from model.acquisition.strategy import StrategyConfig
 from model.data.reef import OTHER_SPECIES
@@ -162,6 +162,10 @@ def _measure(work: Path, scale: Scale, outcome: Outcome, *, go_on: bool, report:
         measure_first(begun, FIRST, resolve_device("auto"))
     strategies = found.get("with-diversity", found["strategies"])
     outcome.results += [_row(who, "strategies", one) for one in summarise(strategies)]
+    outcome.results += [
+        {"detector": who, "part": "the diversity step against none", **_plain(row)}
+        for row in diversity_effect(strategies)
+    ]
     for part in (one for one in ("losses", "variants") if one in found):
         outcome.results += [_row(who, part, one) for one in summarise(found[part])]
     if "losses" in found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks._label_goals import losses_effect, promises, regime
+from benchmarks._label_goals import diversity_effect, losses_effect, promises, regime
 from benchmarks._report import Goal
 from model.simulation.results import Curve
 from tests.model.simulation.sample_results import curve, results
@@ -68,6 +68,15 @@ class TestPromises:
         goal = named(promises("d", results(curves("core_set")), seeds=3), "best selector")
         assert str(goal.value).endswith("; cald, ppal not measured")
         assert not goal.met
+
+
+def test_what_the_diversity_step_adds() -> None:
+    made = [curve("huale", seed, RANDOM) for seed in range(2)]
+    made += [curve("huale+diversity", 0, BETTER), curve("huale+diversity", 1, RANDOM), curve("random", 0, RANDOM)]
+    (row,) = diversity_effect(results(made))
+    assert (row["strategy"], row["seeds"]) == ("huale+diversity", 2)
+    assert row["gain_per_image"].mean == pytest.approx(0.075 / 2)
+    assert row["gain_per_box"].mean == pytest.approx(0.075 / 2)
 
 
 def test_what_losses_do_before_and_after_a_selection() -> None:
