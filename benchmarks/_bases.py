@@ -14,7 +14,7 @@ import torch
 
 from model.data.reef import OTHER_SPECIES, write_reef
 from model.detectors.base import Detector
-from model.detectors.weights import read_weights, write_weights
+from model.detectors.weights import halved, read_weights, write_weights
 from model.training.config import Progress, TrainingConfig
 from model.training.evaluation import evaluate
 
@@ -85,7 +85,7 @@ def trained_base(folder: Path, recipe: BaseRecipe, create: Callable[[], Detector
 def halve(weights: Path, to: Path) -> None:
     """Write a weights file anew in half the size, with float16 for all that is floating."""
     tensors, description = read_weights(weights)
-    small = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+    small = halved(tensors)
     wrong = [name for name, value in small.items() if not bool(torch.isfinite(value).all())]
     if wrong:
         raise ValueError(f"{weights}: {', '.join(wrong[:3])} does not fit into half precision")

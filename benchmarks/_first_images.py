@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks._label_goals import LIBRARY
 from model.acquisition.strategy import create_strategy
 from model.data.dataset import DetectionDataset
@@ -37,13 +39,11 @@ def measure_first(experiment: Experiment, strategies: Sequence[str], device: str
 
 def first_rows(experiment: Experiment, strategies: Sequence[str]) -> list[dict[str, Any]]:
     """mAP50 after the first training by strategy, and beside random order's of the same seed."""
-    random = {seed: _start(experiment, seed) for seed in experiment.plan.seeds}
-    rows = [_row(BASELINE, {seed: value for seed, value in random.items() if value is not None}, {})]
+    values = {BASELINE: {seed: _start(experiment, seed) for seed in experiment.plan.seeds}}
     for name in strategies:
-        found = {seed: read_json(_path(experiment.folder, name, seed)) for seed in experiment.plan.seeds}
-        values = {seed: document["map50"] for seed, document in found.items() if document is not None}
-        rows.append(_row(name, values, rows[0]["values"]))
-    return [{name: value for name, value in row.items() if name != "values"} for row in rows if row["values"]]
+        values[name] = {seed: _kept(experiment, name, seed) for seed in experiment.plan.seeds}
+    known = {name: {s: v for s, v in by_seed.items() if v is not None} for name, by_seed in values.items()}
+    return [_row(name, by_seed, known[BASELINE]) for name, by_seed in known.items() if by_seed]
 
 
 def _measured(experiment: Experiment, name: str, seed: int, device: str) -> dict[str, Any]:
@@ -73,16 +73,20 @@ def _start(experiment: Experiment, seed: int) -> float | None:
     return None if document is None else float(document["metrics"]["map50"])
 
 
+def _kept(experiment: Experiment, name: str, seed: int) -> float | None:
+    document = read_json(_path(experiment.folder, name, seed))
+    return None if document is None else float(document["map50"])
+
+
 def _row(name: str, values: dict[int, float], random: dict[int, float]) -> dict[str, Any]:
-    known = interval(list(values.values()))
+    pairs = [] if name == BASELINE else [values[seed] - random[seed] for seed in values if seed in random]
     return {
         "strategy": name,
         "seeds": len(values),
-        "map50": None if known is None else round(known.mean, 4),
-        "lowest": round(min(values.values()), 4) if values else None,
-        "highest": round(max(values.values()), 4) if values else None,
-        "against_random": interval([values[seed] - random[seed] for seed in values if seed in random]),
-        "values": values,
+        "map50": round(float(np.mean(list(values.values()))), 4),
+        "lowest": round(min(values.values()), 4),
+        "highest": round(max(values.values()), 4),
+        "against_random": interval(pairs),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,8 @@ import numpy as np
 from benchmarks._report import Goal
 from model.simulation.plan import DIVERSITY_SUFFIX
 from model.simulation.results import BASELINE, Curve, Results
-from model.simulation.statistics import Interval, Line, interval, paired_areas
-from model.simulation.summary import LevelCost, summarise
+from model.simulation.statistics import interval
+from model.simulation.summary import LevelCost, paired, paired_gain, summarise
 
 DEFAULT = "uncertainty"
 """The product's default strategy, for which the goals are."""
@@ -81,7 +81,8 @@ def _beside_peers(who: str, found: Results, seeds: int) -> list[Goal]:
     differences = {
         peer: known
         for peer in PEERS
-        if (known := paired_gain(ours, groups.get((peer, LIBRARY), []))) is not None and known.count >= seeds
+        if (known := paired_gain(paired(ours, groups.get((peer, LIBRARY), [])), Curve.by_labels)) is not None
+        and known.count >= seeds
     }
     if not differences:
         return []
@@ -101,12 +102,11 @@ def losses_effect(found: Results) -> list[dict[str, Any]]:
     groups = found.groups()
     rows = []
     for strategy in found.settings["strategies"]:
-        with_them, without = groups.get((strategy, HUALE), []), groups.get((strategy, LIBRARY), [])
-        area = paired_gain(with_them, without)
+        pairs = paired(groups.get((strategy, HUALE), []), groups.get((strategy, LIBRARY), []))
+        area = paired_gain(pairs, Curve.by_labels)
         if area is None:
             continue
-        before = {curve.seed: curve.points[0].quality for curve in without}
-        start = interval([c.points[0].quality - before[c.seed] for c in with_them if c.seed in before])
+        start = interval([one.points[0].quality - other.points[0].quality for one, other in pairs])
         rows.append({"strategy": strategy, "seeds": area.count, "start": start, "gain_per_image": area})
     return rows
 
@@ -116,21 +116,13 @@ def diversity_effect(found: Results) -> list[dict[str, Any]]:
     groups = found.groups()
     rows = []
     for (strategy, losses), curves in groups.items():
-        plain = groups.get((strategy.removesuffix(DIVERSITY_SUFFIX), losses), [])
-        if not strategy.endswith(DIVERSITY_SUFFIX) or (gain := paired_gain(curves, plain)) is None:
+        if not strategy.endswith(DIVERSITY_SUFFIX):
             continue
-        per_box = paired_gain(curves, plain, Curve.by_boxes)
-        rows.append({"strategy": strategy, "seeds": gain.count, "gain_per_image": gain, "gain_per_box": per_box})
+        pairs = paired(curves, groups.get((strategy.removesuffix(DIVERSITY_SUFFIX), losses), []))
+        gain, per_box = paired_gain(pairs, Curve.by_labels), paired_gain(pairs, Curve.by_boxes)
+        if gain is not None:
+            rows.append({"strategy": strategy, "seeds": gain.count, "gain_per_image": gain, "gain_per_box": per_box})
     return rows
-
-
-def paired_gain(
-    ours: Sequence[Curve], theirs: Sequence[Curve], axis: Callable[[Curve], Line] = Curve.by_labels
-) -> Interval | None:
-    """Area minus that of the other curve of the same seed; None without a seed that both have."""
-    by_seed = {curve.seed: curve for curve in theirs}
-    pairs = [paired_areas(axis(curve), axis(by_seed[curve.seed])) for curve in ours if curve.seed in by_seed]
-    return interval([pair[0] - pair[1] for pair in pairs if pair is not None])
 
 
 def _start(results: Results, seeds: Collection[int]) -> float | None:

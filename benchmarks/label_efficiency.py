@@ -16,7 +16,7 @@ tells what is there, so `--go-on --report` shows what the committed curves say.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -161,19 +161,14 @@ def _measure(work: Path, scale: Scale, outcome: Outcome, *, go_on: bool, report:
     if whole and not report:
         measure_first(begun, FIRST, resolve_device("auto"))
     strategies = found.get("with-diversity", found["strategies"])
-    outcome.results += [_row(who, "strategies", one) for one in summarise(strategies)]
-    outcome.results += [
-        {"detector": who, "part": "the diversity step against none", **_plain(row)}
-        for row in diversity_effect(strategies)
-    ]
-    for part in (one for one in ("losses", "variants") if one in found):
-        outcome.results += [_row(who, part, one) for one in summarise(found[part])]
-    if "losses" in found:
-        outcome.results += [
-            {"detector": who, "part": "HUALE's losses against the library's", **_plain(row)}
-            for row in losses_effect(found["losses"])
-        ]
-    outcome.results += [{"detector": who, "part": "first images", **_plain(row)} for row in first_rows(begun, FIRST)]
+    rows: dict[str, Iterable[dict[str, Any]]] = {
+        "strategies": map(_row, summarise(strategies)),
+        "the diversity step against none": diversity_effect(strategies),
+        **{part: map(_row, summarise(found[part])) for part in ("losses", "variants") if part in found},
+        "HUALE's losses against the library's": losses_effect(found["losses"]) if "losses" in found else [],
+        "first images": first_rows(begun, FIRST),
+    }
+    outcome.results += [{"detector": who, "part": part, **_plain(row)} for part in rows for row in rows[part]]
     outcome.goals += [*regime(who, strategies, found.get("twice")), *promises(who, strategies, scale.seeds)]
     outcome.notes.append(
         f"{who}: {scale.pool} images in the pool, {scale.test} held out, {scale.image_size} px, {scale.iterations} "
@@ -230,10 +225,8 @@ def _run(experiment: Experiment, report: Path, outcome: Outcome) -> tuple[Result
     return found, not ended.ended_early
 
 
-def _row(who: str, part: str, summary: StrategySummary) -> dict[str, Any]:
-    row = {
-        "detector": who,
-        "part": part,
+def _row(summary: StrategySummary) -> dict[str, Any]:
+    return {
         "strategy": summary.strategy,
         "losses": summary.losses,
         "seeds": summary.seeds,
@@ -244,7 +237,6 @@ def _row(who: str, part: str, summary: StrategySummary) -> dict[str, Any]:
         "gain_per_box": summary.gain_boxes,
         **{f"labels_to_{cost.share:.0%}": cost.labels and round(cost.labels, 1) for cost in summary.costs},
     }
-    return _plain(row)
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

@@ -134,13 +134,10 @@ def command_output(given: Mapping[str, Any], *, as_json: bool = False, **options
         raise typer.Exit(_WRONG_USE) from None
     try:
         yield Output(Doors(settings), as_json=as_json)
-    except WrongUse as error:
-        _complain(str(error), as_json)
-        raise typer.Exit(_WRONG_USE) from None
     except (BackendError, ModelError) as error:
         logger.debug("The command failed", exc_info=True)
         _complain(str(error), as_json)
-        raise typer.Exit(1) from None
+        raise typer.Exit(_WRONG_USE if isinstance(error, WrongUse) else 1) from None
     except (typer.Exit, typer.BadParameter, typer.Abort, BrokenPipeError):
         raise
     except Exception as error:

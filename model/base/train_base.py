@@ -20,7 +20,7 @@ from torch import nn
 from model.data.dataset import DetectionDataset, LabelledImage
 from model.data.reef import OTHER_SPECIES, write_reef
 from model.detectors.factory import resolve_device
-from model.detectors.weights import load_tensors, read_weights, write_weights
+from model.detectors.weights import halved, load_tensors, read_weights, write_weights
 from model.detectors.yolo import YoloDetector
 from model.detectors.yolo_network import Network, YoloTrainable, build, check_size, network_description
 from model.training.augmentation import Augmentation
@@ -113,7 +113,7 @@ def _write(
     result = evaluate(detector, held_out)
     minutes = (time.monotonic() - started) / 60
     logger.info("step %d, %.1f min: mAP50 %.3f, mAP50-95 %.3f", step, minutes, result.map50 or 0, result.map50_95 or 0)
-    half = {name: v.half() if v.dtype.is_floating_point else v for name, v in detector.tensors().items()}
+    half = halved(detector.tensors())
     write_weights(options.out, half, detector.description() | {"training": _training(options, step, minutes, result)})
 
 

@@ -45,6 +45,11 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], description: Mappin
     os.replace(temporary, path)
 
 
+def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with float16 for all that is floating, half as large in a file; loading widens them again."""
+    return {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+
+
 def save_folder(folder: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
     """Write `weights.safetensors` and `detector.json` into `folder`, which is created if missing."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -93,7 +93,7 @@ def run_cell(experiment: Experiment, cell: Cell, *, device: str, threads: int, r
                 min_score=plan.min_score,
                 pool_size=plan.pool_size,
             )
-        report(cycle + 1 - _TRAINING / 100, "writing")  # raises where the parent is gone, and another may be at work
+        report(cycle + _TRAINING + _MEASURING, "writing")  # raises where the parent is gone, and another may be at work
         images = data.pool.images
         store.write_cycle(
             cell,

@@ -181,10 +181,10 @@ def _unreadable(results: Results) -> list[str]:
 
 def _beyond_full(results: Results) -> list[str]:
     """A warning where full supervision is no upper end, because then a share of it is easily reached."""
-    found = []
+    found, summaries = [], summarise(results)
     for losses in results.settings["losses"]:
         full = full_level(results, losses)
-        ends = {s.strategy: s.last for s in summarise(results) if s.losses == losses}
+        ends = {s.strategy: s.last for s in summaries if s.losses == losses}
         above = {name: last for name, last in ends.items() if full is not None and last[2] > full}
         if not above:
             continue

@@ -189,9 +189,7 @@ class Monitor:
         every: float = 0.3,
     ) -> None:
         self.done: dict[Unit, float] = {unit: float(done[unit]) for unit in work}
-        self._total = sum(unit.trainings for unit in work)
-        self._done_before = dict(self.done)
-        self._before = sum(self.done.values())
+        self._before = dict(self.done)
         self._running: dict[Unit, str] = {}
         self._on_progress, self._every = on_progress, every
         self._started = self._told = time.monotonic()
@@ -206,8 +204,6 @@ class Monitor:
         """Nobody works on `unit` any more: it is finished, or failed and will not be tried again in this run."""
         if failed:
             # Neither done nor still to do: what is left takes no longer for it, and no less.
-            self._total -= unit.trainings
-            self._before -= self._done_before[unit]
             del self.done[unit]
         else:
             self.done[unit] = float(unit.trainings)
@@ -220,11 +216,11 @@ class Monitor:
         if self._on_progress is None or (not now and moment - self._told < self._every):
             return
         self._told = moment
-        done = sum(self.done.values())
-        here = done - self._before
+        done, total = sum(self.done.values()), sum(unit.trainings for unit in self.done)
+        here = done - sum(self._before[unit] for unit in self.done)
         # Before a twentieth of a training is done, its start counts for more than its speed.
-        eta = (moment - self._started) / here * (self._total - done) if here > 0.05 else None
-        self._on_progress(SimulationProgress(done, self._total, tuple(self._running.values()), eta))
+        eta = (moment - self._started) / here * (total - done) if here > 0.05 else None
+        self._on_progress(SimulationProgress(done, total, tuple(self._running.values()), eta))
 
 
 def failure(unit: Unit, error: str) -> str:

@@ -73,15 +73,23 @@ def full_level(results: Results, losses: str) -> float | None:
     return None if found is None else found.mean
 
 
+def paired(curves: Sequence[Curve], others: Sequence[Curve]) -> list[tuple[Curve, Curve]]:
+    """Each curve with the other one of its seed; those that have none are left out."""
+    by_seed = {curve.seed: curve for curve in others}
+    return [(curve, by_seed[curve.seed]) for curve in curves if curve.seed in by_seed]
+
+
+def paired_gain(pairs: Sequence[tuple[Curve, Curve]], axis: Callable[[Curve], Line]) -> Interval | None:
+    """Area of the first curve of each pair minus that of the second; None where no pair shares a range."""
+    return interval([area - other for area, other in _areas(pairs, axis)])
+
+
 def _summary(curves: Sequence[Curve], baseline: Sequence[Curve], full: float | None) -> StrategySummary:
     first = curves[0]
     labels, boxes = _mean(curves, Curve.by_labels), _mean(curves, Curve.by_boxes)
     own = first.strategy == BASELINE
-    by_seed = {curve.seed: curve for curve in baseline}
-    pairs = [(curve, by_seed[curve.seed]) for curve in curves if curve.seed in by_seed and not own]
-    gain_labels, gain_boxes = (
-        interval([area - other for area, other in _areas(pairs, axis)]) for axis in (Curve.by_labels, Curve.by_boxes)
-    )
+    pairs = [] if own else paired(curves, baseline)
+    gain_labels, gain_boxes = paired_gain(pairs, Curve.by_labels), paired_gain(pairs, Curve.by_boxes)
     pairs_or_self = pairs or [(curve, curve) for curve in curves]
     costs = tuple(
         LevelCost(share, share * full, reach(labels, share * full), reach(boxes, share * full))

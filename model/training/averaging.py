@@ -43,6 +43,6 @@ class WeightAverage:
         if self._pairs is None or self._pairs[0] is not module:
             averaged, present = self.module.state_dict(), module.state_dict()
             floating = [name for name, value in averaged.items() if value.dtype.is_floating_point]
-            others = [(averaged[n], present[n]) for n in averaged if n not in set(floating)]
+            others = [(ours, present[n]) for n, ours in averaged.items() if not ours.dtype.is_floating_point]
             self._pairs = (module, [averaged[n] for n in floating], [present[n] for n in floating], others)
         return self._pairs[1:]
