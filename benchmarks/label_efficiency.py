@@ -109,7 +109,7 @@ class Scale:
 ALL = (BASELINE, *STRATEGIES, *(f"{name}{DIVERSITY_SUFFIX}" for name in STRATEGIES))
 FULL = (
     Scale("yolov5n", 600, 300, 160, 400, 8, 20, 20, 5, 5, ALL, variants=True),
-    Scale(SSDLITE, 600, 300, 160, 300, 8, 20, 20, 5, 5, ALL),
+    Scale(SSDLITE, 600, 300, 224, 300, 8, 20, 20, 5, 5, ALL),
 )
 QUICK = (Scale("yolov5n", 60, 30, 96, 40, 8, 10, 10, 1, 2, (BASELINE, DEFAULT, "huale+diversity")),)
 
