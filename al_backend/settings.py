@@ -14,7 +14,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, Vali
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from al_backend.errors import ConfigError
-from model.names import STRATEGIES, architectures, is_detector
+from model.names import STRATEGIES, architectures, is_detector, measure_threshold
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.ya?ml)?")
 
@@ -109,7 +109,12 @@ class LearningSettings(BaseModel):
         le=1,
         description="Of boxes with one label that overlap more (IoU), the most confident is pre-annotated; 1: all.",
     )
-    measure_threshold: float = Field(0.1, ge=0, le=1, description="Least confidence of a box that strategies see.")
+    measure_threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Least confidence of a box that strategies see, and of any pre-annotated one; unset: 0.1, SSD 0.2.",
+    )
     seed: int = Field(0, ge=0, description="Seed of everything random in training and ranking.")
 
     @field_validator("strategy")
@@ -133,6 +138,10 @@ class LearningSettings(BaseModel):
     @classmethod
     def _weights_as_text(cls, value: Any) -> Any:
         return _listed(value)
+
+    def measured_from(self, detector: str) -> float:
+        """Least confidence of a box that strategies see where a `detector` found it, in [0, 1]."""
+        return measure_threshold(detector) if self.measure_threshold is None else self.measure_threshold
 
     def overridden(self, overrides: Mapping[str, Any]) -> LearningSettings:
         """These settings with a project's overrides (`{"strategy": "random"}`, case and an `AL_` prefix ignored).

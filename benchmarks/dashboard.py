@@ -146,7 +146,7 @@ def _prepare(settings: Settings, queues: Queues, folder: Path) -> float:
         project=PROJECT,
         version=version.name,
         model_version=version.name,
-        strategy=strategy_fields(settings.learning),
+        strategy=strategy_fields(settings.learning, version.detector),
         context=context_fields(version, settings.learning),
         created_at=_START + timedelta(days=60),
         tasks=TASKS,

@@ -33,6 +33,7 @@ from model.data.reef import OTHER_SPECIES
 from model.detectors import factory
 from model.detectors.base import Detector
 from model.detectors.factory import find_base, resolve_device
+from model.names import measure_threshold
 from model.simulation.cell import Experiment
 from model.simulation.data import reef_data
 from model.simulation.detectors import FactoryDetectors
@@ -142,6 +143,7 @@ def _measure(work: Path, scale: Scale, outcome: Outcome, *, go_on: bool, report:
         budget=scale.budget,
         cycles=scale.cycles,
         training=TrainingConfig(iterations=scale.iterations, batch_size=scale.batch_size),
+        min_score=measure_threshold(scale.detector),
     )
     data = reef_data(work / "data", scale.pool, test=scale.test, size=scale.image_size)
     source = FactoryDetectors(scale.detector, scale.image_size, _base(work, scale, go_on))

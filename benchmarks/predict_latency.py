@@ -204,7 +204,7 @@ def _prepare(settings: Settings, folder: Path) -> Version:
         project=PROJECT,
         version=version.name,
         model_version=version.name,
-        strategy=strategy_fields(settings.learning),
+        strategy=strategy_fields(settings.learning, version.detector),
         context={"classes": list(OTHER_SPECIES), "label_counts": [10] * len(OTHER_SPECIES), "seed": 0},
         created_at=moment,
         tasks=RANKED,

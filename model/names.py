@@ -1,4 +1,4 @@
-"""Names of detectors and strategies, for whoever checks what a person wrote before anything heavy is imported."""
+"""What is known of detectors and strategies by name alone, before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -19,3 +19,14 @@ def architectures() -> tuple[str, ...]:
 def is_detector(name: str) -> bool:
     """Whether `create` takes the name, as an architecture or as the path of a file, which need not exist here."""
     return name in architectures() or name.endswith(ULTRALYTICS_SUFFIXES)
+
+
+def measure_threshold(detector: str) -> float:
+    """Least confidence of a box that strategies see unless settings say otherwise, in (0, 1).
+
+    SSD has a softmax for every anchor, so that a tenth says next to nothing: see `docs/benchmarks.md`, "Labels saved".
+
+    Args:
+        detector: as `is_detector` takes it.
+    """
+    return 0.2 if detector in SSD else 0.1

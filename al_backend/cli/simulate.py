@@ -158,7 +158,7 @@ def make_plan(settings: LearningSettings, asked: Asked) -> Plan:
             batch_size=settings.batch_size,
         ),
         losses=tuple((name, LOSSES[name]) for name in losses),
-        min_score=settings.measure_threshold,
+        min_score=settings.measured_from(settings.detector),
         pool_size=settings.pool_size,
         full=asked.full,
     )

@@ -242,7 +242,7 @@ def _create_ranking(
         project=project_id,
         version=version_name,
         model_version=name,
-        strategy=strategy_fields(settings) | substitutes(settings, version, config),
+        strategy=strategy_fields(settings, version.detector) | substitutes(settings, version, config),
         context=context_fields(version, settings),
         created_at=now(),
         tasks=len(rows),

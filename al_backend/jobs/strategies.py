@@ -11,7 +11,7 @@ from al_backend.settings import LearningSettings
 from model.acquisition.strategy import RankingContext, Strategy, StrategyConfig, create_strategy
 
 _STRATEGY_FIELDS = tuple(field.name for field in fields(StrategyConfig) if field.name != "name")
-_PRE_ANNOTATION = ("measure_threshold", "score_threshold", "box_overlap")
+_PRE_ANNOTATION = ("score_threshold", "box_overlap")
 
 _WITHOUT_AUTOENCODER = "without_autoencoder"
 """Kept by a ranking that should have used the version's autoencoder, had there been one."""
@@ -31,10 +31,16 @@ def strategy_config(settings: LearningSettings) -> StrategyConfig:
     return StrategyConfig(name=settings.strategy, **{name: getattr(settings, name) for name in _STRATEGY_FIELDS})
 
 
-def strategy_fields(settings: LearningSettings) -> dict[str, Any]:
-    """What a ranking keeps of the settings, so that later tasks are measured and placed alike."""
+def strategy_fields(settings: LearningSettings, detector: str) -> dict[str, Any]:
+    """What a ranking keeps of the settings, so that later tasks are measured and placed alike.
+
+    Args:
+        settings: of the project.
+        detector: architecture of the version that ranks.
+    """
     kept = {name: getattr(settings, name) for name in (*_STRATEGY_FIELDS, *_PRE_ANNOTATION)}
-    return {"name": settings.strategy, "pool_size": settings.pool_size} | kept
+    threshold = settings.measured_from(detector)
+    return {"name": settings.strategy, "pool_size": settings.pool_size, "measure_threshold": threshold} | kept
 
 
 def substitutes(settings: LearningSettings, version: Version, config: LabelingConfig) -> dict[str, Any]:

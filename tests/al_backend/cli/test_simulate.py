@@ -117,7 +117,11 @@ def test_settings_apply_as_in_a_project(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("AL_DIVERSITY", "true")
     diverse = make_plan(load_settings().learning, Asked("reef", tmp_path))
     assert [label for label, _ in diverse.strategies] == ["random", "uncertainty+diversity"]
-    assert plan.min_score == load_settings().measure_threshold
+    assert plan.min_score == 0.1
+    monkeypatch.setenv("AL_DETECTOR", "ssdlite320_mobilenet_v3_large")
+    assert make_plan(load_settings().learning, Asked("reef", tmp_path)).min_score == 0.2
+    monkeypatch.setenv("AL_MEASURE_THRESHOLD", "0.05")
+    assert make_plan(load_settings().learning, Asked("reef", tmp_path)).min_score == 0.05
 
 
 def test_progress_on_a_terminal_and_in_a_file(tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ def ranking_of(version: Version, settings: LearningSettings, tasks: int) -> Rank
         project=PROJECT,
         version=version.name,
         model_version=version.name,
-        strategy=strategy_fields(settings) | substitutes(settings, version, parse_labeling_config(CONFIG)),
+        strategy=strategy_fields(settings, version.detector)
+        | substitutes(settings, version, parse_labeling_config(CONFIG)),
         context=context_fields(version, settings),
         created_at=version.created_at,
         tasks=tasks,

@@ -39,7 +39,7 @@ def a_ranking(name: str = VERSION, *, version: str = VERSION, seed: int = 0, **s
         project=PROJECT,
         version=version,
         model_version=name,
-        strategy=strategy_fields(learning),
+        strategy=strategy_fields(learning, learning.detector),
         context={"classes": ["cod", "eel"], "label_counts": [3, 0], "seed": seed},
         created_at=datetime(2026, 1, 1, tzinfo=timezone.utc),
         tasks=0,

@@ -29,7 +29,7 @@ def ranking_of(settings: LearningSettings, config: LabelingConfig) -> Ranking:
         project=7,
         version=TRAINED.name,
         model_version=TRAINED.name,
-        strategy=strategy_fields(settings) | substitutes(settings, TRAINED, config),
+        strategy=strategy_fields(settings, TRAINED.detector) | substitutes(settings, TRAINED, config),
         context=context_fields(TRAINED, settings),
         created_at=MOMENT,
         tasks=3,
@@ -54,6 +54,24 @@ def test_one_label_that_it_knows_is_enough(label: str) -> None:
     made = ranking_of(LearningSettings(strategy="uncertainty"), config_of('value="Car"', label))
     assert made.strategy["name"] == "uncertainty"
     assert shortfall(made) is None
+
+
+@pytest.mark.parametrize(
+    ("detector", "wanted", "threshold"),
+    [
+        ("yolov5n", None, 0.1),
+        ("own.yaml", None, 0.1),
+        ("fasterrcnn_mobilenet_v3_large_fpn", None, 0.1),
+        ("ssd300_vgg16", None, 0.2),
+        ("ssdlite320_mobilenet_v3_large", None, 0.2),
+        ("ssdlite320_mobilenet_v3_large", 0.0, 0.0),
+    ],
+)
+def test_what_strategies_see_depends_on_the_detector_that_found_it(
+    detector: str, wanted: float | None, threshold: float
+) -> None:
+    kept = strategy_fields(LearningSettings(detector="yolov5s", measure_threshold=wanted), detector)
+    assert kept["measure_threshold"] == threshold
 
 
 def test_without_a_training_nothing_is_trained_yet() -> None:
