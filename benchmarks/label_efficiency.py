@@ -91,6 +91,8 @@ class Scale:
         seeds: paired curves.
         strategies: as `parse_strategy` takes them.
         variants: whether `VARIANTS` are measured, too.
+        freeze: blocks of the backbone that stay fixed in all trainings, on everything labelled, too. None leaves that
+            to the number of labels: a larger part of the network then learns from everything than from a few labels.
     """
 
     detector: str
@@ -105,12 +107,13 @@ class Scale:
     seeds: int
     strategies: tuple[str, ...]
     variants: bool = False
+    freeze: int | None = None
 
 
 ALL = (BASELINE, *STRATEGIES, *(f"{name}{DIVERSITY_SUFFIX}" for name in STRATEGIES))
 FULL = (
     Scale("yolov5n", 600, 300, 160, 400, 8, 20, 20, 5, 5, ALL, variants=True),
-    Scale(SSDLITE, 600, 300, 224, 300, 8, 20, 20, 5, 5, ALL),
+    Scale(SSDLITE, 600, 300, 224, 300, 8, 20, 20, 5, 5, ALL, freeze=18),
 )
 QUICK = (Scale("yolov5n", 60, 30, 96, 40, 8, 10, 10, 1, 2, (BASELINE, DEFAULT, "huale+diversity")),)
 
@@ -142,7 +145,7 @@ def _measure(work: Path, scale: Scale, outcome: Outcome, *, go_on: bool, report:
         initial=scale.initial,
         budget=scale.budget,
         cycles=scale.cycles,
-        training=TrainingConfig(iterations=scale.iterations, batch_size=scale.batch_size),
+        training=TrainingConfig(iterations=scale.iterations, batch_size=scale.batch_size, freeze=scale.freeze),
         min_score=measure_threshold(scale.detector),
     )
     data = reef_data(work / "data", scale.pool, test=scale.test, size=scale.image_size)
