@@ -113,7 +113,7 @@ class LearningSettings(BaseModel):
         None,
         ge=0,
         le=1,
-        description="Least confidence of a box that strategies see, and of any pre-annotated one; unset: 0.1, SSD 0.2.",
+        description="Least confidence of a box that strategies see; unset: 0.1, with SSD 0.2.",
     )
     seed: int = Field(0, ge=0, description="Seed of everything random in training and ranking.")
 

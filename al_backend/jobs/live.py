@@ -47,7 +47,6 @@ def predict(project_id: int, tasks: list[dict[str, Any]]) -> list[dict[str, Any]
         return [{"result": [], "score": MIDDLE, "model_version": version.name} for _ in tasks]
     settings = here.learning(project_id)
     threshold = config.score_threshold if config.score_threshold is not None else settings.score_threshold
-    least = settings.measured_from(version.detector)
     return [
         {
             "result": []
@@ -62,5 +61,5 @@ def predict(project_id: int, tasks: list[dict[str, Any]]) -> list[dict[str, Any]
             "score": MIDDLE,
             "model_version": version.name,
         }
-        for outcome in here.inference.detect(project_id, version.name, items, min_score=least)
+        for outcome in here.inference.detect(project_id, version.name, items, min_score=threshold)
     ]

@@ -161,13 +161,13 @@ def _together(
 ) -> Measured:
     strategy, context = strategy_of(ranking)
     config = here.labeling_config(ranking.project)
-    threshold = ranking.strategy["measure_threshold"]
+    least = min(_thresholds(ranking, config))
     rows: list[dict[str, Any]] = []
     postponed: dict[int, str] = {}
     lost: list[int] = []
     next_look = time.monotonic() + _LOOK_EVERY
     for outcome in here.inference.detect(
-        ranking.project, ranking.version, items, views=_views(strategy, closer), min_score=threshold
+        ranking.project, ranking.version, items, views=_views(strategy, closer), min_score=least
     ):
         rows.append(_row(outcome, strategy, context, config, ranking, closer))
         if outcome.passing:
@@ -193,6 +193,14 @@ def _views(strategy: Strategy, closer: bool) -> tuple[View, ...]:
     return (View.ORIGINAL, *sorted(wanted - {View.ORIGINAL}))
 
 
+def _thresholds(ranking: Ranking, config: LabelingConfig) -> tuple[float, float]:
+    """Least confidence of a box that the strategy sees, and of one that is pre-annotated."""
+    measured: float = ranking.strategy["measure_threshold"]
+    shown = config.score_threshold if config.score_threshold is not None else ranking.strategy["score_threshold"]
+    # Strategies see nothing where the detector knows none of the labels; what it says then is nothing for people, too.
+    return measured, shown if measured < 1 else 1.0
+
+
 def _row(
     outcome: Outcome,
     strategy: Strategy,
@@ -205,13 +213,14 @@ def _row(
         with logs.bound(task=outcome.task_id):
             logger.info("An image goes to the end of the queue: %s", outcome.error)
         return _unmeasured(outcome.task_id, outcome.error or "The image could not be read.")
-    threshold = config.score_threshold if config.score_threshold is not None else ranking.strategy["score_threshold"]
+    measured_from, shown_from = _thresholds(ranking, config)
     overlap = ranking.strategy.get("box_overlap", 1.0)  # rankings of older releases kept every box
     found = outcome.detections[View.ORIGINAL]
-    regions = to_regions(found, context.classes, config, threshold=threshold, overlap=overlap)
-    measured = strategy.measure(outcome.task_id, outcome.detections, context)
+    regions = to_regions(found, context.classes, config, threshold=shown_from, overlap=overlap)
+    seen = {view: boxes.select(boxes.score >= measured_from) for view, boxes in outcome.detections.items()}
+    measured = strategy.measure(outcome.task_id, seen, context)
     if closer:
-        measured |= strategy.measure_candidate(outcome.task_id, outcome.detections, context)
+        measured |= strategy.measure_candidate(outcome.task_id, seen, context)
     return {"task_id": outcome.task_id, **measured, "regions": json.dumps(regions), "error": None}
 
 
