@@ -217,7 +217,8 @@ def _row(
     overlap = ranking.strategy.get("box_overlap", 1.0)  # rankings of older releases kept every box
     found = outcome.detections[View.ORIGINAL]
     regions = to_regions(found, context.classes, config, threshold=shown_from, overlap=overlap)
-    seen = {view: boxes.select(boxes.score >= measured_from) for view, boxes in outcome.detections.items()}
+    # Not below, rather than above: what is no number is refused by the strategy, in words of its own.
+    seen = {view: boxes.select(~(boxes.score < measured_from)) for view, boxes in outcome.detections.items()}
     measured = strategy.measure(outcome.task_id, seen, context)
     if closer:
         measured |= strategy.measure_candidate(outcome.task_id, seen, context)
