@@ -46,7 +46,7 @@ def predict(project_id: int, tasks: list[dict[str, Any]]) -> list[dict[str, Any]
     if version.knows == ():  # what its head says is noise
         return [{"result": [], "score": MIDDLE, "model_version": version.name} for _ in tasks]
     settings = here.learning(project_id)
-    threshold = config.score_threshold if config.score_threshold is not None else settings.score_threshold
+    threshold = config.shown_from(settings.score_threshold)
     return [
         {
             "result": []

@@ -196,7 +196,7 @@ def _views(strategy: Strategy, closer: bool) -> tuple[View, ...]:
 def _thresholds(ranking: Ranking, config: LabelingConfig) -> tuple[float, float]:
     """Least confidence of a box that the strategy sees, and of one that is pre-annotated."""
     measured: float = ranking.strategy["measure_threshold"]
-    shown = config.score_threshold if config.score_threshold is not None else ranking.strategy["score_threshold"]
+    shown = config.shown_from(ranking.strategy["score_threshold"])
     # Strategies see nothing where the detector knows none of the labels; what it says then is nothing for people, too.
     return measured, shown if measured < 1 else 1.0
 

@@ -41,6 +41,10 @@ class LabelingConfig:
     score_threshold: float | None = None
     skip: bool = False
 
+    def shown_from(self, setting: float) -> float:
+        """Least confidence of a pre-annotated box: the config's own, else what the setting says."""
+        return setting if self.score_threshold is None else self.score_threshold
+
     def label_of(self, name: str) -> str | None:
         """The label for a detector's class name, None when the config has none for it.
 
