@@ -49,8 +49,9 @@ class LearningSettings(BaseModel):
         description="Of Semantic Affinity, Category Diversity, Overlap Ratio, Localization Confidence; "
         "negative turns the sign, 0 leaves out.",
     )
-    huale_category: Literal["disagreement", "spread"] = Field(
-        "disagreement", description="Category Diversity: how the views' class histograms differ, or how wide they are."
+    huale_category: Literal["spread", "disagreement"] = Field(
+        "spread",
+        description="Category Diversity: over how many classes the boxes spread, or how differently in the two views.",
     )
     cald_beta: float = Field(1.3, ge=0, le=2, description="The most informative value of `cald`'s consistency.")
     vae_alpha: float = Field(0.5, ge=0, description="Weight of the novelty in `al_vae`; 0: no autoencoder is trained.")

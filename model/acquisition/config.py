@@ -21,8 +21,8 @@ class EmptyPolicy(str, Enum):
 class CategoryDiversity(str, Enum):
     """Two readings of HUALE's second metric, whose formula is not published."""
 
-    DISAGREEMENT = "disagreement"
     SPREAD = "spread"
+    DISAGREEMENT = "disagreement"
 
 
 class Regions(str, Enum):
@@ -47,7 +47,7 @@ class StrategyConfig:
         huale_entropy: how the entropies of an image's boxes become the one that retrieves: `max`, `mean` or `sum`.
         huale_weights: of Semantic Affinity, Category Diversity, Overlap Ratio and Localization Confidence; 0 leaves a
             metric out, a negative weight turns its sign. Not all 0.
-        huale_category: `disagreement` of the two views' class histograms, or `spread` of each over classes.
+        huale_category: `spread` of the views' class histograms over classes, or `disagreement` of the two.
         cald_beta: the most informative value of CALD's consistency, in [0, 2].
         vae_alpha: weight of the novelty in AL-VAE, at least 0; 0 does without an autoencoder.
         vae_beta: weight of the detection loss, at least 0; not both 0.
@@ -72,7 +72,7 @@ class StrategyConfig:
     retrieval: float | None = None
     huale_entropy: str = "max"
     huale_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
-    huale_category: str = "disagreement"
+    huale_category: str = "spread"
     cald_beta: float = 1.3
     vae_alpha: float = 0.5
     vae_beta: float = 0.5

@@ -46,7 +46,11 @@ _COMPONENTS: dict[str, tuple[Component, ...]] = {
         Component(
             "semantic_affinity", "Semantic affinity", "How differently it names what it sees in the mirrored image."
         ),
-        Component("category_diversity", "Category diversity", "How differently the classes share the two views."),
+        Component(
+            "category_diversity",
+            "Category diversity",
+            "Over how many classes its boxes spread, or (disagreement) how differently in the mirrored image.",
+        ),
         Component("overlap_ratio", "Overlap ratio", "Which share of the boxes lies inside another one."),
         Component("localization_confidence", "Localization", "How unsure it is where the boxes end."),
     ),

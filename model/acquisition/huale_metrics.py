@@ -43,16 +43,14 @@ def semantic_affinity(original: Detections, other: Detections) -> float:
     return float(jensen_shannon(original.probs[rows], other.probs[columns]).mean() / LARGEST)
 
 
-def category_diversity(
-    original: Detections, other: Detections, how: CategoryDiversity = CategoryDiversity.DISAGREEMENT
-) -> float:
-    """How differently the two views fill their class histograms, or how many classes these spread over.
+def category_diversity(original: Detections, other: Detections, how: CategoryDiversity) -> float:
+    """Over how many classes the two views' class histograms spread, or how differently they fill them.
 
     A histogram is the sum of the rows' foreground probabilities, so that a box that one view lacks shows in it.
 
     Returns:
+        SPREAD: mean entropy of the two, divided by ln C; of one alone when the other is empty; 0 with one class.
         DISAGREEMENT: Jensen-Shannon divergence of the two, divided by ln 2; 1 when one view alone is empty.
-        SPREAD: mean entropy of the two, divided by ln C; 0 with one class.
         Both: 0 when neither view has a box.
     """
     histograms = [_histogram(detections) for detections in (original, other) if len(detections)]

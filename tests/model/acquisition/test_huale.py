@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -109,13 +111,27 @@ def test_semantic_affinity_compares_matched_boxes() -> None:
 
 def test_category_diversity_sees_a_missing_box() -> None:
     original, other = view((LEFT, SURE), (RIGHT, OTHER)), view((LEFT, SURE))
-    assert category_diversity(original, other) == pytest.approx(js((0.5, 0.5, 0), (1, 0, 0)), abs=1e-6)
-    assert category_diversity(original, original) == 0.0
-    assert category_diversity(original, view()) == 1.0
-    assert category_diversity(view(), view()) == 0.0
-    # One view spreads over both classes, the other over one.
-    assert category_diversity(original, other, CategoryDiversity.SPREAD) == pytest.approx(0.5, abs=1e-6)
-    assert category_diversity(original, view(), CategoryDiversity.SPREAD) == pytest.approx(1.0, abs=1e-6)
+    disagreement = functools.partial(category_diversity, how=CategoryDiversity.DISAGREEMENT)
+    assert disagreement(original, other) == pytest.approx(js((0.5, 0.5, 0), (1, 0, 0)), abs=1e-6)
+    assert disagreement(original, original) == 0.0
+    assert disagreement(original, view()) == 1.0
+    assert disagreement(view(), view()) == 0.0
+
+
+def test_category_diversity_counts_the_classes_of_an_image() -> None:
+    both, one = view((LEFT, SURE), (RIGHT, OTHER)), view((LEFT, SURE))
+    spread = functools.partial(category_diversity, how=CategoryDiversity.SPREAD)
+    assert spread(both, both) == pytest.approx(1.0, abs=1e-6)
+    assert spread(one, one) == 0.0
+    # One view spreads over both classes, the other over one; a view without boxes says nothing.
+    assert spread(both, one) == pytest.approx(0.5, abs=1e-6)
+    assert spread(both, view()) == spread(view(), both) == pytest.approx(1.0, abs=1e-6)
+    assert spread(view(), view()) == 0.0
+    # Three quarters of the boxes are of one class: 0.811 bits of 1; with a single class there is nothing to spread.
+    most = view((LEFT, SURE), (LEFT, SURE), (LEFT, SURE), (RIGHT, OTHER))
+    assert spread(most, most) == pytest.approx(0.811278, abs=1e-6)
+    alone = replace(one, probs=one.probs[:, [0, 2]])
+    assert spread(alone, alone) == 0.0
 
 
 def test_localization_confidence_with_and_without_deviations() -> None:
@@ -215,6 +231,10 @@ def test_signs_and_variants_are_settings() -> None:
     mean, total = ranked(by_mean)[1]["entropy"], ranked(by_sum)[1]["entropy"]
     assert mean[2] == pytest.approx((math.log(2) + 0.325083) / 2, abs=1e-6)
     assert total[2] == pytest.approx(math.log(2) + 0.325083, abs=1e-6)
+    two_classes = {1: (view((LEFT, SURE), (RIGHT, OTHER)),) * 2}
+    by_spread, by_disagreement = StrategyConfig("huale"), StrategyConfig("huale", huale_category="disagreement")
+    assert ranked(by_spread, pool=two_classes)[1]["category_diversity"].to_list() == pytest.approx([1.0], abs=1e-6)
+    assert ranked(by_disagreement, pool=two_classes)[1]["category_diversity"].to_list() == [0.0]
     assert ranked(StrategyConfig("huale", retrieval=1.5))[2] == [2, 3]
     empty_first = StrategyConfig("huale", empty_policy="first")
     strategy, table, _ = ranked(empty_first)
@@ -260,5 +280,5 @@ def test_an_image_that_only_the_mirrored_view_finds_something_in_is_not_empty() 
     strategy = create_strategy(StrategyConfig("huale"))
     views = {View.ORIGINAL: view(), View.HFLIP: view((LEFT, SURE))}
     row = strategy.measure_candidate(1, views, CONTEXT)
-    expected = {"semantic_affinity": 1.0, "category_diversity": 1.0, "overlap_ratio": 0.0}
+    expected = {"semantic_affinity": 1.0, "category_diversity": 0.0, "overlap_ratio": 0.0}
     assert row == expected | {"localization_confidence": 1.0, "boxes_of_views": 1.0}
