@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,14 @@ DEFAULT = "uncertainty"
 PEERS = ("cald", "core_set", "ppal")
 LIBRARY = "library"
 HUALE = "huale"
+RATIO = 3
+"""How much more than twice the steps all labels have to bring."""
 SAME_SHARE = 0.6
 """Of random order's labels, for 95 % of full supervision."""
 
 
 def regime(who: str, found: Results, twice: Results | None) -> list[Goal]:
-    """Whether the curves measure labels: more of them must help far more than more training does.
+    """Whether the curves measure labels: more of them must help far more than more training does, beyond chance.
 
     Args:
         who: for the name of the goal.
@@ -32,17 +34,22 @@ def regime(who: str, found: Results, twice: Results | None) -> list[Goal]:
     """
     if twice is None:
         return []
-    seeds = {curve.seed for curves in twice.groups().values() for curve in curves}
-    first, longer = _start(found, seeds), _start(twice, seeds)
-    full, full_longer = _full(found, seeds), _full(twice, seeds)
+    seeds = sorted({curve.seed for curves in twice.groups().values() for curve in curves})
+    first, longer = _of(_starts(found), seeds), _of(_starts(twice), seeds)
+    full, full_longer = _of(_fulls(found), seeds), _of(_fulls(twice), seeds)
     if first is None or longer is None or full is None:
         return []
-    labels, training = full - first, longer - first
-    value = f"{first:.3f} to {full:.3f} by labels, to {longer:.3f} by training ({len(seeds)} seeds)"
+    means = [float(np.mean(values)) for values in (first, full, longer)]
+    value = f"{means[0]:.3f} to {means[1]:.3f} by labels, to {means[2]:.3f} by training ({len(seeds)} seeds)"
     if full_longer is not None:
-        value += f"; everything, twice the steps: {full_longer:.3f}"
-    met = labels > 0.05 and training < labels / 3
-    return [Goal(f"{who}: what all labels bring, and what twice the steps", value, "labels three times as much", met)]
+        value += f"; everything, twice the steps: {np.mean(full_longer):.3f}"
+    labels, training = np.subtract(full, first), np.subtract(longer, first)
+    beyond = interval((labels / RATIO - training).tolist())
+    if beyond is not None and beyond.low is not None:
+        value += f"; a third of the one less the other: {beyond.mean:+.3f} ({beyond.low:+.3f} to {beyond.high:+.3f})"
+    met = bool(labels.mean() > 0.05) and beyond is not None and beyond.above_zero
+    name = f"{who}: what all labels bring, and what twice the steps"
+    return [Goal(name, value, "labels three times as much, beyond chance", met)]
 
 
 def promises(who: str, found: Results, seeds: int) -> list[Goal]:
@@ -125,21 +132,19 @@ def diversity_effect(found: Results) -> list[dict[str, Any]]:
     return rows
 
 
-def _start(results: Results, seeds: Collection[int]) -> float | None:
-    """Mean mAP50 of the initial sets, which all strategies share."""
-    by_seed = {
-        c.seed: c.points[0].quality for (_, losses), cs in results.groups().items() if losses == LIBRARY for c in cs
-    }
-    return _mean(by_seed, seeds)
+def _starts(results: Results) -> dict[int, float]:
+    """By seed, mAP50 of the initial sets, which all strategies share."""
+    groups = results.groups().items()
+    return {c.seed: c.points[0].quality for (_, losses), cs in groups if losses == LIBRARY for c in cs}
 
 
-def _full(results: Results, seeds: Collection[int]) -> float | None:
-    return _mean({full.seed: full.point.quality for full in results.full if full.losses == LIBRARY}, seeds)
+def _fulls(results: Results) -> dict[int, float]:
+    return {full.seed: full.point.quality for full in results.full if full.losses == LIBRARY}
 
 
-def _mean(by_seed: dict[int, float], seeds: Collection[int]) -> float | None:
+def _of(by_seed: dict[int, float], seeds: Sequence[int]) -> list[float] | None:
     """None unless all are there: other seeds have other initial sets."""
-    return float(np.mean([by_seed[seed] for seed in seeds])) if seeds and set(seeds) <= set(by_seed) else None
+    return [by_seed[seed] for seed in seeds] if seeds and set(seeds) <= set(by_seed) else None
 
 
 def _last(costs: Sequence[LevelCost]) -> float | None:

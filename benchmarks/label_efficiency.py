@@ -4,6 +4,9 @@ Every curve is a simulation as `al-backend simulate` runs it: the labels of a po
 them portion by portion, a detector is trained on what is labelled after each, always from the same base weights and
 with the same number of steps. All strategies share the initial sets and training seeds, so that differences are paired.
 
+Thresholds and variants were chosen on these scenes, and an interval over seeds leaves out which scenes were drawn. So
+random order, the default and HUALE are compared again on another draw, on which nothing was chosen.
+
 A learning curve says something about labels only in the right regime. So the initial sets are also trained twice as
 long: if that helps as much as all the labels of the pool do, the curves measure how long was trained.
 
@@ -72,7 +75,9 @@ BASE = BaseRecipe(scenes=2000, size=160, iterations=3000, batch_size=8, rate=1e-
 WORK = Path(__file__).resolve().parent.parent / ".build" / "label_efficiency"
 KEPT = Path(__file__).resolve().parent / "results" / "label_efficiency"
 """The curves that are committed, a file for each detector, and the bases that they started from."""
-CURVES, CELLS, TWICE = "curves.jsonl", "cells", "twice"
+CURVES, CELLS, TWICE, ANOTHER = "curves.jsonl", "cells", "twice", "another"
+CONFIRMED = (BASELINE, DEFAULT, "huale")
+"""Compared once more on another draw of scenes."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,7 @@ def measure(options: Options) -> Outcome:
         if go_on and kept.is_file():
             restore_curves(kept, work)
         whole = _measure(work, scale, outcome, go_on=go_on, report=options.report)
-        keep_curves(work, (CELLS, TWICE), work / CURVES)
+        keep_curves(work, (CELLS, TWICE, ANOTHER), work / CURVES)
         if not whole:
             outcome.notes.append("Ended early: what had been measured until then is above.")
             break
@@ -149,13 +154,19 @@ def _measure(work: Path, scale: Scale, outcome: Outcome, *, go_on: bool, report:
         training=TrainingConfig(iterations=scale.iterations, batch_size=scale.batch_size, freeze=scale.freeze),
         min_score=measure_threshold(scale.detector),
     )
-    data = reef_data(work / "data", scale.pool, test=scale.test, size=scale.image_size)
+    names = ("data", "another-data")
+    draws = [
+        reef_data(work / name, scale.pool, test=scale.test, size=scale.image_size, draw=draw)
+        for draw, name in enumerate(names)
+    ]
     source = FactoryDetectors(scale.detector, scale.image_size, _base(work, scale, go_on))
     found: dict[str, Results] = {}
     whole = True
     for stage, its_plan, folder in _stages(plan, scale.variants):
-        experiment = Experiment(its_plan, data, source, work / folder)
+        experiment = Experiment(its_plan, draws[folder == ANOTHER], source, work / folder)
         if report:
+            with experiment.store.alone():
+                experiment.store.prepare(its_plan, experiment.data, source)  # refuses curves of other settings
             found[stage], whole = collect(experiment), True
             write_report(found[stage], work / stage)
         else:
@@ -163,19 +174,21 @@ def _measure(work: Path, scale: Scale, outcome: Outcome, *, go_on: bool, report:
         if not whole:
             break
     who = SHORT[scale.detector]
-    begun = Experiment(replace(plan, strategies=tuple(map(parse_strategy, FIRST))), data, source, work / CELLS)
+    begun = Experiment(replace(plan, strategies=tuple(map(parse_strategy, FIRST))), draws[0], source, work / CELLS)
     if whole and not report:
         measure_first(begun, FIRST, resolve_device("auto"))
     strategies = found.get("with-diversity", found["strategies"])
     rows: dict[str, Iterable[dict[str, Any]]] = {
         "strategies": map(_row, summarise(strategies)),
         "the diversity step against none": diversity_effect(strategies),
-        **{part: map(_row, summarise(found[part])) for part in ("losses", "variants") if part in found},
+        **{part: map(_row, summarise(found[part])) for part in ("losses", ANOTHER, "variants") if part in found},
         "HUALE's losses against the library's": losses_effect(found["losses"]) if "losses" in found else [],
         "first images": first_rows(begun, FIRST),
     }
     outcome.results += [{"detector": who, "part": part, **_plain(row)} for part in rows for row in rows[part]]
     outcome.goals += [*regime(who, strategies, found.get("twice")), *promises(who, strategies, scale.seeds)]
+    if ANOTHER in found:
+        outcome.goals += promises(f"{who}, another draw", found[ANOTHER], scale.seeds)
     outcome.notes.append(
         f"{who}: {scale.pool} images in the pool, {scale.test} held out, {scale.image_size} px, {scale.iterations} "
         f"steps of {scale.batch_size} images. gain: area under the curve of mAP50 above that of random order (losses: "
@@ -192,6 +205,7 @@ def _stages(plan: Plan, variants: tuple[str, ...]) -> Iterator[tuple[str, Plan, 
     yield "twice", replace(plan, strategies=baseline, cycles=0, training=longer), TWICE
     yield "with-diversity", plan, CELLS
     yield "losses", replace(plan, strategies=tuple(map(parse_strategy, CROSSED)), losses=LOSSES), CELLS
+    yield ANOTHER, replace(plan, strategies=tuple(map(parse_strategy, CONFIRMED))), ANOTHER
     if variants:
         yield "variants", replace(plan, strategies=tuple((one, VARIANTS[one]) for one in variants)), CELLS
 

@@ -116,10 +116,7 @@ def _drawn(generator: np.random.Generator, start: int, count: int) -> pl.DataFra
 def _closer(generator: np.random.Generator, count: int) -> pl.DataFrame:
     """Second-phase measurements."""
     names = ("semantic_affinity", "category_diversity", "overlap_ratio", "localization_confidence")
-    return pl.DataFrame(
-        {name: generator.uniform(size=count) for name in names}
-        | {"boxes_of_views": generator.integers(1, 9, count).astype(np.float64)}
-    )
+    return pl.DataFrame({name: generator.uniform(size=count) for name in names})
 
 
 if __name__ == "__main__":

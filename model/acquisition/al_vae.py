@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import numpy as np
 import polars as pl
 
 from model.acquisition.base import (
@@ -22,6 +21,7 @@ from model.acquisition.base import (
     in_task_order,
     require_columns,
     require_detections,
+    robust_ranges,
     sorted_by_informativeness,
 )
 from model.acquisition.detection_loss import expected_detection_loss
@@ -29,7 +29,6 @@ from model.detections import Detections
 from model.detectors.base import View
 
 PARTS = ("novelty", "detection_loss")
-_PERCENTILES = (1.0, 99.0)
 _SAME = 1e-9
 
 
@@ -77,23 +76,20 @@ class AlVae(OnePhase):
         return {"novelty": float(novelty), "detection_loss": loss, "boxes": float(len(original) + len(other))}
 
     def rank(self, measurements: pl.DataFrame, context: RankingContext, labelled: pl.DataFrame | None = None) -> Ranked:
-        """Descending sum. Fitted: the 1st and 99th percentile of both parts, over images with detections."""
+        """Descending sum. Fitted: the `robust_ranges` of both parts, over images with detections."""
         measurements = in_task_order(measurements)
         require_columns(measurements, [*PARTS, "boxes"])
         seen = measurements.filter(pl.col("boxes") > 0).select(PARTS)
-        low, high = [0.0, 0.0], [0.0, 0.0]
-        if seen.height:
-            ranges = np.percentile(seen.to_numpy(), _PERCENTILES, axis=0)
-            low, high = ranges[0].tolist(), ranges[1].tolist()
+        low, high = robust_ranges(seen.to_numpy(), _SAME)
         fitted: Fitted = {"low": low, "high": high}
         return Ranked(
             sorted_by_informativeness(measurements, self.informativeness(measurements, context, fitted)), fitted
         )
 
     def informativeness(self, measurements: pl.DataFrame, context: RankingContext, fitted: Fitted) -> pl.Series:
-        """At least 0: the weighted sum of both parts, 0 and 1 being their percentiles in the pool of the ranking.
+        """At least 0: the weighted sum of both parts, 0 and 1 being the fitted ends of their ranges.
 
-        What lies above the 99th percentile gets more than 1, so that the most unusual images, which are asked about
+        What lies above the upper one gets more than 1, so that the most unusual images, which are asked about
         first, keep an order of their own.
         """
         require_columns(measurements, [*PARTS, "boxes"])

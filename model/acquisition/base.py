@@ -41,6 +41,9 @@ EMPTY_VALUE = {EmptyPolicy.LAST: -1.0, EmptyPolicy.FIRST: 1e9}
 Constants, not the pool's extremes: the value of an image must not depend on which others it is ranked with.
 """
 
+PERCENTILES = (1.0, 99.0)
+"""Between these a metric is stretched to 0 and 1, so that one image far out does not press all others together."""
+
 Columns = dict[str, pl.DataType]
 """Names and types of measurements, beside `task_id`."""
 
@@ -245,6 +248,26 @@ def first_by(measurements: pl.DataFrame, column: str, count: int) -> list[int]:
     require_tasks(measurements)
     order = measurements.select("task_id", column).sort([column, "task_id"], descending=[True, False])
     return sorted(order["task_id"].head(count).to_list())
+
+
+def robust_ranges(values: NDArray[np.float64], same: float) -> tuple[list[float], list[float]]:
+    """What counts as 0 and as 1 of each metric: its 1st and 99th percentile.
+
+    A metric in which only one image in a hundred or fewer differs has none of its own between the two, and would be
+    passed over just where it has something to say: its least and largest value count then.
+
+    Args:
+        values: shape (N, M), of N images; with none all ranges are 0 to 0.
+        same: up to which distance two values are one.
+
+    Returns:
+        The lower and the upper ends, M values each.
+    """
+    if not len(values):
+        return [0.0] * values.shape[1], [0.0] * values.shape[1]
+    low, high = np.percentile(values, PERCENTILES, axis=0)
+    flat = high - low <= same
+    return np.where(flat, values.min(axis=0), low).tolist(), np.where(flat, values.max(axis=0), high).tolist()
 
 
 def require_tasks(measurements: pl.DataFrame) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import numpy as np
 import polars as pl
 
 from model.acquisition.aggregation import Aggregation, aggregate
@@ -23,6 +22,7 @@ from model.acquisition.base import (
     in_task_order,
     require_columns,
     require_detections,
+    robust_ranges,
     sorted_by_informativeness,
 )
 from model.acquisition.config import CategoryDiversity
@@ -40,7 +40,6 @@ from model.detectors.base import View
 METRICS = ("semantic_affinity", "category_diversity", "overlap_ratio", "localization_confidence")
 RETRIEVAL = 4.0
 """Candidates as a multiple of the budget; the publication does not say, this is PPAL's."""
-_PERCENTILES = (1.0, 99.0)
 _SAME = 1e-6
 """What float32 leaves of a metric that is the same for all candidates; stretched, it would decide their order."""
 
@@ -71,8 +70,8 @@ class Huale:
         return {"entropy": pl.Float64(), "boxes": pl.Float64()}
 
     def candidate_columns(self, context: RankingContext) -> Columns:
-        """The four metrics, and how many boxes both views have together."""
-        return dict.fromkeys((*METRICS, "boxes_of_views"), pl.Float64())
+        """The four metrics."""
+        return dict.fromkeys(METRICS, pl.Float64())
 
     def measure(self, task_id: int, detections: Mapping[View, Detections], context: RankingContext) -> Measurement:
         """See `columns`; the entropy of an image without detections is 0."""
@@ -81,9 +80,10 @@ class Huale:
         return {"entropy": value, "boxes": float(len(found))}
 
     def candidates(self, measurements: pl.DataFrame, context: RankingContext) -> list[int]:
-        """Those with the highest entropy."""
-        require_columns(measurements, ["entropy"])
-        return first_by(measurements, "entropy", self._config.candidates(context.budget, RETRIEVAL))
+        """Those with the highest entropy of the images that have a box."""
+        require_columns(measurements, ["entropy", "boxes"])
+        seen = measurements.filter(pl.col("boxes") > 0)
+        return first_by(seen, "entropy", self._config.candidates(context.budget, RETRIEVAL))
 
     def measure_candidate(
         self, task_id: int, detections: Mapping[View, Detections], context: RankingContext
@@ -95,19 +95,14 @@ class Huale:
             "category_diversity": category_diversity(original, other, self._category),
             "overlap_ratio": overlap_ratio(original),
             "localization_confidence": localization_confidence(original, other),
-            "boxes_of_views": float(len(original) + len(other)),
         }
 
     def rank(self, measurements: pl.DataFrame, context: RankingContext, labelled: pl.DataFrame | None = None) -> Ranked:
         """Candidates first. Fitted: the range of every metric among them, and the entropy that made them so."""
         measurements = in_task_order(measurements)
-        require_columns(measurements, [*METRICS, "boxes_of_views", "entropy"], nullable=True)
-        seen = measurements.filter(pl.col("boxes_of_views") > 0)
-        low, high = [0.0] * len(METRICS), [0.0] * len(METRICS)
-        if seen.height:
-            ranges = np.percentile(seen.select(METRICS).to_numpy(), _PERCENTILES, axis=0)
-            low, high = ranges[0].tolist(), ranges[1].tolist()
-        looked_at = measurements.filter(pl.col("boxes_of_views").is_not_null())
+        require_columns(measurements, [*METRICS, "entropy"], nullable=True)
+        looked_at = measurements.filter(pl.col(METRICS[0]).is_not_null() & (pl.col("boxes") > 0))
+        low, high = robust_ranges(looked_at.select(METRICS).to_numpy(), _SAME)
         least = looked_at["entropy"].min() if looked_at.height else 0.0
         fitted: Fitted = {"least_entropy": least, "low": low, "high": high}
         return Ranked(
@@ -117,10 +112,11 @@ class Huale:
     def informativeness(self, measurements: pl.DataFrame, context: RankingContext, fitted: Fitted) -> pl.Series:
         """In [1, 2] for candidates: 1 plus `sqrt(sum |w| d^2 / sum |w|)`; in [0, 1), by entropy, for others with boxes.
 
-        Images without a box have the `EMPTY_VALUE` of `empty_policy`.
+        Images without a box in the original view have the `EMPTY_VALUE` of `empty_policy`: what the mirrored view
+        alone sees is mostly a weak box on nothing, and would be the greatest contradiction of all.
         """
         require_columns(measurements, ["entropy", "boxes"])
-        require_columns(measurements, [*METRICS, "boxes_of_views"], nullable=True)
+        require_columns(measurements, METRICS, nullable=True)
         weights = self._config.huale_weights
         squares = pl.lit(0.0)
         for name, low, high, weight in zip(METRICS, fitted["low"], fitted["high"], weights, strict=True):
@@ -128,12 +124,12 @@ class Huale:
                 scaled = ((pl.col(name) - low) / (high - low)).clip(0.0, 1.0)
                 squares += abs(weight) * (scaled if weight > 0 else 1.0 - scaled) ** 2
         length = (squares / math.fsum(map(abs, weights))).sqrt()
-        candidate = (pl.col("boxes_of_views") > 0) & (pl.col("entropy") >= fitted["least_entropy"])
+        candidate = pl.col(METRICS[0]).is_not_null() & (pl.col("entropy") >= fitted["least_entropy"])
         value = (
-            pl.when(candidate.fill_null(False))
+            pl.when(pl.col("boxes") == 0)
+            .then(self._empty_value)
+            .when(candidate)
             .then(1.0 + length)
-            .when(pl.col("boxes") > 0)
-            .then(pl.col("entropy") / (1.0 + pl.col("entropy")))
-            .otherwise(self._empty_value)
+            .otherwise(pl.col("entropy") / (1.0 + pl.col("entropy")))
         )
         return measurements.select(value.cast(pl.Float64).alias(INFORMATIVENESS)).to_series()

@@ -16,6 +16,7 @@ from model.data.dataset import DetectionDataset
 from model.detectors.base import Detector
 from model.simulation.data import SimulationData
 from model.simulation.detectors import DetectorSource
+from model.simulation.environment import made_on
 from model.simulation.plan import Cell, Plan, derived_seed
 from model.simulation.selection import Chosen, choose
 from model.simulation.store import SimulationError, Store, read_json, write_json
@@ -154,7 +155,9 @@ class _Worker:
                 return self._experiment.source.load(folder / "detector", device=self._device), measured
             detector, now = self.train(labelled, 0, folder / "training")
             measured = measured or now
-            detector.save(folder / "detector")
+            # Killed while it writes, there are the whole weights or none: the folder alone says that they are there.
+            detector.save(folder / "saving")
+            (folder / "saving").rename(folder / "detector")
             write_json(folder / "measured.json", measured)
             shutil.rmtree(folder / "training", ignore_errors=True)
             return detector, measured
@@ -193,6 +196,7 @@ class _Worker:
             "metrics": evaluation.as_dict(),
             "training": report.as_dict(),
             "measuring_seconds": round(time.monotonic() - started, 3),
+            "made_on": made_on(self._device),
         }
 
     def _labelled(self, tasks: Sequence[int]) -> DetectionDataset:

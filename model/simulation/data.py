@@ -123,6 +123,7 @@ def reef_data(
     *,
     test: int = REEF_TEST,
     size: int = 320,
+    draw: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> SimulationData:
     """Generated scenes, drawn into `folder` unless they are there; the held-out ones are of another seed's bursts.
@@ -132,11 +133,14 @@ def reef_data(
         count: images in the pool.
         test: images held out.
         size: height and width in pixels.
+        draw: which of many sets of this kind, at least 0; no two share a scene or a burst.
         progress: called with images done and images in all.
     """
-    pool = write_reef(folder / "pool", count, seed=1, size=(size, size), progress=_shifted(progress, 0, count + test))
+    whole = count + test
+    pool_seed, test_seed = 2 * draw + 1, 2 * draw + 2
+    pool = write_reef(folder / "pool", count, seed=pool_seed, size=(size, size), progress=_shifted(progress, 0, whole))
     held = write_reef(
-        folder / "test", test, seed=2, size=(size, size), progress=_shifted(progress, count, count + test)
+        folder / "test", test, seed=test_seed, size=(size, size), progress=_shifted(progress, count, whole)
     )
     return SimulationData(f"reef:{count}", pool, held)
 

@@ -39,6 +39,19 @@ def hardware() -> dict[str, Any]:
     }
 
 
+def made_on(device: str) -> dict[str, str]:
+    """What a training ran on, for its own record: an experiment may go on elsewhere, and with another release.
+
+    Args:
+        device: as PyTorch names it.
+    """
+    import torch  # takes seconds, and only this asks for it
+
+    kind = torch.device(device)
+    name = torch.cuda.get_device_name(kind) if kind.type == "cuda" else _processor()
+    return {"device": f"{kind.type}, {name}", **versions()}
+
+
 def _processor() -> str:
     information = Path("/proc/cpuinfo")
     if information.exists():

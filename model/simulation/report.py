@@ -127,6 +127,12 @@ def notes(results: Results) -> list[str]:
     found += [f"Failed: {sentence}" for sentence in results.failures]
     found += _left_out(results)
     found += _unreadable(results)
+    if len(results.made_on) > 1:
+        places = "; ".join(sorted({place["device"] for place in results.made_on}))
+        found.append(
+            f"The trainings ran on {len(results.made_on)} combinations of device and releases ({places}): differences "
+            "between curves may come from there, too."
+        )
     found += _regime(results)
     found += _beyond_full(results)
     if len(results.settings["seeds"]) == 1:
@@ -270,7 +276,10 @@ def _details(results: Results) -> str:
     rows += [(f"training: {name}", value) for name, value in results.settings["training"].items()]
     rows += [(f"strategy {name}", _compact(value)) for name, value in results.settings["strategies"].items()]
     rows += [(f"losses {name}", _compact(value)) for name, value in results.settings["losses"].items()]
-    rows += [*results.versions.items(), *results.hardware.items()]
+    rows += [("trained on", _compact(place)) for place in results.made_on]
+    rows += [
+        (f"report made with {name}", value) for name, value in (*results.versions.items(), *results.hardware.items())
+    ]
     body = "".join(f"<tr><td>{escape(str(k))}</td><td>{escape(str(v))}</td></tr>" for k, v in rows)
     return (
         f'<details><summary>Settings, versions, hardware</summary><div class="scroll"><table>{body}</table></div>'

@@ -33,6 +33,7 @@ class Point:
         seconds: of training, measuring and choosing.
         unreadable: images of the pool that could not be read when the strategy chose after this training, one sentence
             each.
+        made_on: see `environment.made_on`; empty where an older release trained.
     """
 
     labels: int
@@ -44,6 +45,7 @@ class Point:
     training: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     unreadable: tuple[str, ...] = ()
+    made_on: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def quality(self) -> float:
@@ -106,7 +108,7 @@ class Results:
         failures: cells that failed, one sentence each.
         ended_early: whether somebody stopped it.
         made_at: ISO 8601, UTC.
-        versions: of Python and packages.
+        versions: of Python and packages, when the report was made; for the trainings see `made_on`.
         hardware: that the report was made on.
     """
 
@@ -140,6 +142,16 @@ class Results:
                 curves = [c for c in self.curves if (c.strategy, c.losses) == (strategy, losses) and c.points]
                 if curves:
                     found[strategy, losses] = _averaged(curves)
+        return found
+
+    @property
+    def made_on(self) -> list[Mapping[str, str]]:
+        """Where the trainings were made that say so, each place once, the first one first."""
+        points = [*(point for curve in self.curves for point in curve.points), *(full.point for full in self.full)]
+        found: list[Mapping[str, str]] = []
+        for place in (point.made_on for point in points if point.made_on):
+            if place not in found:
+                found.append(place)
         return found
 
     @property
@@ -235,6 +247,7 @@ def _stored_point(document: Mapping[str, Any], informativeness: tuple[float | No
         training=document["training"],
         seconds={name: value for name, value in seconds.items() if value is not None},
         unreadable=tuple(document.get("unreadable", ())),
+        made_on=document.get("made_on", {}),
     )
 
 

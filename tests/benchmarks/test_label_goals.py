@@ -40,11 +40,27 @@ class TestRegime:
         )
         assert not goal.met
 
-    @pytest.mark.parametrize(("longer", "met"), [(0.12, True), (0.25, False)])
-    def test_labels_have_to_help_three_times_as_much_as_steps(self, longer: float, met: bool) -> None:
-        found = results(curves(seeds=1), full={0: 0.4})
-        (goal,) = regime("d", found, results([curve("random", 0, [longer])]))
+    @pytest.mark.parametrize(
+        ("longer", "met"),
+        [
+            ([0.12, 0.13, 0.14], True),
+            ([0.25, 0.26, 0.27], False),
+            ([0.10, 0.11, 0.33], False),  # by the mean, but one seed gained more by steps than by labels
+            ([0.12], False),  # one seed says nothing about chance
+        ],
+    )
+    def test_labels_have_to_help_three_times_as_much_as_steps(self, longer: list[float], met: bool) -> None:
+        found = results(curves(seeds=3), full={0: 0.4, 1: 0.41, 2: 0.42})
+        (goal,) = regime("d", found, results([curve("random", seed, [value]) for seed, value in enumerate(longer)]))
         assert goal.met == met
+
+    def test_the_interval_is_printed(self) -> None:
+        found = results(curves(seeds=2), full={0: 0.4, 1: 0.41})
+        twice = results([curve("random", 0, [0.11]), curve("random", 1, [0.14])])
+        (goal,) = regime("d", found, twice)
+        # Starts are 0.1 and 0.112, so 0.3 / 3 - 0.01 and 0.298 / 3 - 0.028: 0.0807, half a width of 12.706 * 0.00933.
+        assert str(goal.value).endswith("a third of the one less the other: +0.081 (-0.038 to +0.199)")
+        assert not goal.met
 
     def test_nothing_is_said_without_the_reference(self) -> None:
         assert regime("d", results(curves()), results([curve("random", 0, [0.1])])) == []

@@ -287,6 +287,22 @@ def test_late_tasks_are_measured_by_both_phases_and_placed(here: Context) -> Non
     assert here.registry.finished_shards(PROJECT, ranking.id, Phase.CLOSER) == {0}
 
 
+def test_where_nothing_is_seen_there_is_nothing_to_look_at_closer(here: Context) -> None:
+    """A young detector, or a pool without objects: the second phase is empty, and the ranking ends all the same."""
+
+    class SeesNothing(MadeUpInference):
+        def outcome(self, task: int, views: Sequence[View]) -> Outcome:
+            return Outcome(task, {view: seen(4, view) for view in views})
+
+    vars(here)["inference"] = SeesNothing()
+    ranking, kinds = settle(here, LearningSettings(strategy="huale"))
+    assert kinds == ["StartRanking", "Choose", "Publish"]
+    listed = here.registry.closer_tasks(PROJECT, ranking.id)
+    assert listed is not None
+    assert listed.height == 0
+    assert sorted(order(here, ranking)["task_id"]) == list(POOL)
+
+
 def test_of_many_labelled_images_a_random_part_is_compared_with(here: Context) -> None:
     vars(here)["label_studio"] = MadeUpLabelStudio(range(5000, 5000 + MOST_LABELLED + 500))
     settings = LearningSettings(strategy="core_set", seed=3)

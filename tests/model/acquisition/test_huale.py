@@ -159,6 +159,7 @@ POOL = {
     5: (view((LEFT, (1.0, 0.0, 0.0))), view((LEFT, (1.0, 0.0, 0.0)))),
     6: (view(), view()),
 }
+INSIDE = (5.0, 5.0, 15.0, 15.0)
 CLASS_DISTANCE = js(HALF, SURE)
 """Of task 2, and the largest of the pool; one in 0.9 cod for both views, so histograms agree everywhere."""
 
@@ -203,7 +204,6 @@ def test_golden_length_of_four_metrics_that_differ() -> None:
             "task_id": [1, 2, 3],
             "entropy": [0.5] * 3,
             "boxes": [1.0] * 3,
-            "boxes_of_views": [2.0] * 3,
             "semantic_affinity": [0.0, 0.3, 0.6],
             "category_diversity": [0.2, 0.4, 0.0],
             "overlap_ratio": [1.0, 0.0, 0.5],
@@ -276,9 +276,33 @@ def test_a_late_image_is_judged_by_what_the_ranking_fitted() -> None:
     assert value(view(), view()) == -1.0
 
 
-def test_an_image_that_only_the_mirrored_view_finds_something_in_is_not_empty() -> None:
-    strategy = create_strategy(StrategyConfig("huale"))
-    views = {View.ORIGINAL: view(), View.HFLIP: view((LEFT, SURE))}
-    row = strategy.measure_candidate(1, views, CONTEXT)
-    expected = {"semantic_affinity": 1.0, "category_diversity": 0.0, "overlap_ratio": 0.0}
-    assert row == expected | {"localization_confidence": 1.0, "boxes_of_views": 1.0}
+@pytest.mark.parametrize("policy", ["last", "first"])
+def test_a_box_that_the_mirrored_view_alone_sees_does_not_make_a_candidate(policy: str) -> None:
+    pool = {1: (view((LEFT, HALF)), view((LEFT, SURE))), 2: (view(), view((LEFT, HALF))), 3: (view(), view())}
+    context = RankingContext(("cod", "eel"), (1, 1), seed=0, budget=3)
+    strategy, table, candidates = ranked(StrategyConfig("huale", empty_policy=policy), context, pool)
+    assert candidates == [1], "there is room for twelve"
+    result = strategy.rank(table, context)
+    assert result.table["task_id"].to_list() == ([1, 2, 3] if policy == "last" else [2, 3, 1])
+    # One that comes later is measured in both ways at once, and treated alike.
+    views = {View.ORIGINAL: view(), View.HFLIP: view((LEFT, HALF))}
+    row = strategy.measure(9, views, context) | strategy.measure_candidate(9, views, context)
+    late = measurement_table({9: row}, strategy.columns(context) | strategy.candidate_columns(context))
+    value = strategy.informativeness(late, context, result.fitted)[0]
+    assert value == (-1.0 if policy == "last" else 1e9)
+
+
+def test_a_metric_in_which_one_image_of_many_differs_counts() -> None:
+    """One of 104 candidates lies above the 99th percentile of the others, which are alike."""
+    context = RankingContext(("cod", "eel"), (1, 1), seed=0, budget=26)
+    alike = view((LEFT, HALF), (RIGHT, HALF))
+    covered = view((LEFT, HALF), (INSIDE, HALF))
+    pool = {task: (alike, alike) for task in range(1, 104)} | {104: (covered, covered)}
+    strategy, table, candidates = ranked(StrategyConfig("huale"), context, pool)
+    assert len(candidates) == 104
+    # Of its two boxes one lies inside the other; the three other metrics are the same everywhere.
+    assert table.filter(pl.col("task_id") == 104)["overlap_ratio"].item() == 0.5
+    result = strategy.rank(table, context).table
+    assert result["task_id"][0] == 104
+    assert result["informativeness"][0] == pytest.approx(1.5), "one metric of four at its most"
+    assert set(result["informativeness"][1:]) == {1.0}

@@ -246,7 +246,8 @@ def test_defaults_are_the_published_ones_and_those_of_the_documentation() -> Non
 @pytest.mark.parametrize(("name", "column"), [("huale", "entropy"), ("ppal", "uncertainty")])
 def test_four_budgets_are_looked_at_again(name: str, column: str) -> None:
     context = RankingContext(CONTEXT.classes, CONTEXT.label_counts, seed=0, budget=5)
-    table = pl.DataFrame({"task_id": range(100), column: [task / 100 for task in range(100)]})
+    values = {column: [task / 100 for task in range(100)], "boxes": [1.0] * 100}
+    table = pl.DataFrame({"task_id": range(100), **values})
     assert create_strategy(StrategyConfig(name)).candidates(table, context) == list(range(80, 100))
 
 

@@ -58,3 +58,6 @@ def test_generated_scenes(tmp_path: Path) -> None:
     assert told[0] == (1, 10)
     assert told[-1] == (10, 10)
     assert data.describe() == reef_data(tmp_path, 6, test=4, size=64).describe()
+    other = reef_data(tmp_path / "other", 6, test=4, size=64, draw=1)
+    digests = {data.describe()[name] for name in ("pool_digest", "test_digest")}
+    assert len(digests | {other.describe()[name] for name in ("pool_digest", "test_digest")}) == 4

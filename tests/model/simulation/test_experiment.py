@@ -15,12 +15,13 @@ from model.acquisition.strategy import strategy_names
 from model.errors import NotEnoughLabels
 from model.simulation.cell import Experiment
 from model.simulation.data import SimulationData
+from model.simulation.environment import versions
 from model.simulation.plan import Plan
 from model.simulation.results import Curve, Results, collect
 from model.simulation.runner import Outcome, SimulationProgress, run_experiment
 from model.simulation.store import SimulationError
 from model.training.loss_config import LossConfig
-from tests.model.simulation.fake_experiment import Fakes, draw, plan, sample
+from tests.model.simulation.fake_experiment import Fake, Fakes, draw, plan, sample
 
 
 @pytest.fixture(name="data", scope="module")
@@ -115,6 +116,31 @@ class TestLoop:
         assert both.curves[0] == first.curves[0]
         assert keys(both.curves[1])[0] == keys(first.curves[0])[0]
         assert both.curves[1].points[0].metrics == first.curves[0].points[0].metrics
+
+    def test_a_kill_while_the_first_weights_are_written(
+        self, data: SimulationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Half of them must not be taken for all of them, least of all beside numbers that are already there."""
+        run(Experiment(plan("random", full=False), data, Fakes(), tmp_path))
+        shutil.rmtree(tmp_path / "starts" / "library-0" / "detector")
+
+        def half(fake: Fake, folder: Path) -> None:
+            folder.mkdir()
+            raise OSError("killed")
+
+        both = Experiment(plan("random", "uncertainty", full=False), data, Fakes(), tmp_path)
+        with monkeypatch.context() as patched:
+            patched.setattr(Fake, "save", half)
+            assert "killed" in run(both)[1].failures[0]
+        results, outcome = run(both)
+        assert outcome.failures == []
+        assert results.complete
+
+    def test_every_training_says_where_it_was_made(self, data: SimulationData, tmp_path: Path) -> None:
+        results, _ = run(Experiment(plan("random", cycles=1), data, Fakes(), tmp_path))
+        [place] = results.made_on
+        assert place["device"].startswith("cpu, ")
+        assert place["torch"] == versions()["torch"]
 
 
 class TestEdges:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from model.simulation.output import write_report
 from model.simulation.report import curves_picture, notes, report_page
-from model.simulation.results import Results
+from model.simulation.results import Curve, Results
 from tests.model.simulation.sample_results import curve, results
 
 RANDOM = [0.1, 0.2, 0.3, 0.4]
@@ -62,6 +62,19 @@ def test_nothing_but_the_beginning_still_makes_a_page() -> None:
 class TestNotes:
     def test_nothing_to_say(self) -> None:
         assert notes(results(CURVES, full={0: 0.5})) == []
+
+    def test_trainings_of_two_machines(self) -> None:
+        def trained_on(drawn: Curve, device: str) -> Curve:
+            place = {"device": device, "torch": "2.11"}
+            return replace(drawn, points=tuple(replace(point, made_on=place) for point in drawn.points))
+
+        one = results([trained_on(curve, "cpu, abacus") for curve in CURVES], full={0: 0.5})
+        assert notes(one) == []
+        assert "device cpu, abacus, torch 2.11" in report_page(one)
+        two = replace(one, curves=(trained_on(CURVES[0], "cuda, quipu"), *one.curves[1:]))
+        [note] = notes(two)
+        assert note.startswith("The trainings ran on 2 combinations of device and releases (cpu, abacus; cuda, quipu)")
+        assert Results.from_dict(json.loads(json.dumps(two.as_dict()))).made_on == two.made_on
 
     def test_one_seed_and_no_baseline(self) -> None:
         found = notes(results([curve("huale", 0, BETTER)]))
