@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 
 import psutil
 
@@ -232,19 +236,48 @@ def _work_here(experiment: Experiment, work: Sequence[Unit], device: str, monito
     outcome = Outcome()
     threads = reading_threads(device, room(["cpu"]))
     try:
-        for unit in work:
+        with _ctrl_c_noted() as pressed:
+            for unit in work:
 
-            def report(done: float, what: str, unit: Unit = unit) -> None:
-                monitor.note(unit, done, what)
+                def report(done: float, what: str, unit: Unit = unit) -> None:
+                    if pressed:
+                        raise KeyboardInterrupt
+                    monitor.note(unit, done, what)
 
-            try:
-                do(experiment, unit, device=device, threads=threads, report=report)
-            except Exception as error:  # One curve's trouble must not cost the others; it is told at the end.
-                logger.debug("%s failed", unit.title, exc_info=True)
-                outcome.failures.append(failure(unit, f"{type(error).__name__}: {error}"))
-                monitor.end(unit, failed=True)
-            else:
-                monitor.end(unit)
+                try:
+                    do(experiment, unit, device=device, threads=threads, report=report)
+                except Exception as error:  # One curve's trouble must not cost the others; it is told at the end.
+                    if pressed:
+                        raise KeyboardInterrupt from error
+                    logger.debug("%s failed", unit.title, exc_info=True)
+                    outcome.failures.append(failure(unit, f"{type(error).__name__}: {error}"))
+                    monitor.end(unit, failed=True)
+                else:
+                    monitor.end(unit)
     except KeyboardInterrupt:
         outcome.ended_early = True
     return outcome
+
+
+@contextmanager
+def _ctrl_c_noted() -> Iterator[list[int]]:
+    """Give a list that is no longer empty once Ctrl-C was pressed.
+
+    The KeyboardInterrupt alone is not enough: raised within a library's C code it may come out as a SystemError, which
+    looks like a failed curve, and raised within a destructor it is printed and forgotten.
+    """
+    pressed: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        signal.default_int_handler(number, frame)
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield pressed  # somebody else decides what Ctrl-C does
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

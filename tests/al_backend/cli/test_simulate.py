@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +76,49 @@ def test_a_real_experiment_from_end_to_end(tmp_path: Path) -> None:
     other = run(*[5 if value == 3 else value for value in arguments])
     assert other.exit_code == 1
     assert "budget: 3 there, 5 here" in json.loads(other.stdout)["error"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_with_a_report_of_what_is_there(tmp_path: Path) -> None:
+    """As a person does it: the whole command, on generated scenes, interrupted after the first training."""
+    out = tmp_path / "out"
+    arguments = [
+        "reef:8",
+        "--out",
+        out,
+        "--detector",
+        "yolov5n",
+        "--strategies",
+        "random",
+        "--seeds",
+        1,
+        "--parallel",
+        1,
+    ]
+    arguments += ["--initial", 4, "--budget", 2, "--cycles", 2, "--iterations", 12, "--image-size", 64, "--json"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "al_backend.cli", "simulate", *map(str, arguments)],
+        # Whoever runs the tests in the background of a shell has Ctrl-C ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 300
+    while not list(out.glob("cells/*/cycle-000.json")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1, stderr
+    document = json.loads(stdout)
+    assert (document["ended_early"], document["complete"]) == (True, False), (document["notes"], stderr)
+    assert "This experiment was stopped early" in document["notes"][0]
+    results = Results.from_dict(json.loads((out / "results.json").read_text()))
+    assert [point.labels for point in results.curves[0].points] == [4]
+    assert (results.data["name"], results.data["pool_images"]) == ("reef:8", 8)
+    assert "<!DOCTYPE html>" in (out / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

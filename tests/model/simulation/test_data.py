@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from model.data.coco import write_coco
+from model.data.voc import write_voc
 from model.data.yolo import write_yolo
 from model.errors import NotEnoughLabels
 from model.simulation.data import SimulationData, directory_data, hold_out, reef_data
@@ -35,6 +38,17 @@ def test_splits_of_a_directory(tmp_path: Path) -> None:
     assert len(directory_data(folder).test) == 3
     chosen = directory_data(folder, split="test", test_split="train")
     assert (len(chosen.pool), len(chosen.test), chosen.name) == (2, 4, "yolo")
+
+
+@pytest.mark.parametrize("write", [write_voc, write_coco, write_yolo])
+def test_every_format_gives_the_same_experiment(tmp_path: Path, write: Callable[..., object]) -> None:
+    dataset = draw(tmp_path / "drawn", [0, 1, 2, 0, None])
+    write(dataset, tmp_path / "set", split="train")
+    write(draw(tmp_path / "held", [2, 1], seed=1), tmp_path / "set", split="val")
+    data = directory_data(tmp_path / "set")
+    assert (len(data.pool), data.pool.num_boxes, len(data.test), data.test.num_boxes) == (5, 4, 2, 2)
+    counts = dict(zip(data.pool.classes, data.pool.class_counts().tolist(), strict=True))
+    assert counts == dict(zip(dataset.classes, dataset.class_counts().tolist(), strict=True))
 
 
 def test_data_that_make_no_experiment_are_refused(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from model.acquisition.strategy import strategy_names
+from model.data.dataset import DetectionDataset
 from model.errors import NotEnoughLabels
 from model.simulation.cell import Experiment
 from model.simulation.data import SimulationData
@@ -20,6 +23,7 @@ from model.simulation.plan import Plan
 from model.simulation.results import Curve, Results, collect
 from model.simulation.runner import Outcome, SimulationProgress, run_experiment
 from model.simulation.store import SimulationError
+from model.training.config import TrainingReport
 from model.training.loss_config import LossConfig
 from tests.model.simulation.fake_experiment import Fake, Fakes, draw, plan, sample
 
@@ -141,6 +145,34 @@ class TestLoop:
         [place] = results.made_on
         assert place["device"].startswith("cpu, ")
         assert place["torch"] == versions()["torch"]
+
+
+class TestCtrlC:
+    @pytest.mark.parametrize("swallowed", [False, True])
+    def test_a_library_that_is_interrupted_may_say_something_else(
+        self, data: SimulationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swallowed: bool
+    ) -> None:
+        """What is interrupted in C raises a SystemError, or nothing at all: the experiment ends all the same."""
+        learn = Fake.fit
+
+        def interrupted(self: Fake, train: DetectionDataset, *arguments: Any) -> TrainingReport:
+            if len(train) > 3:
+                with suppress(KeyboardInterrupt):
+                    signal.raise_signal(signal.SIGINT)
+                if not swallowed:
+                    raise SystemError("returned a result with an exception set")
+            return learn(self, train, *arguments)
+
+        monkeypatch.setattr(Fake, "fit", interrupted)
+        # Whoever runs the tests in the background of a shell has Ctrl-C ignored.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            results, outcome = run(Experiment(plan("random"), data, Fakes(), tmp_path))
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert (outcome.ended_early, outcome.failures) == (True, [])
+        assert [point.labels for point in results.curves[0].points] == [3]
 
 
 class TestEdges:
