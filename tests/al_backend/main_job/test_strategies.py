@@ -71,6 +71,22 @@ def test_its_order_is_served(reef: ReefProject, strategy: str) -> None:
     assert reef.label_next(1) == order[:1]
 
 
+def test_an_autoencoder_comes_with_the_next_training(reef: ReefProject) -> None:
+    """Until then `al_vae` does without; the test of all strategies has seen that."""
+    client, registry = reef.site.client, reef.site.registry
+    (connection,) = [one for one in client.ml_backends(reef.id) if one["title"] == TITLE]
+    wanted = {"train_every": 1000, "budget": 2, "strategy": "al_vae", "vae_iterations": 5}
+    client.update_ml_backend(connection["id"], reef.id, reef.site.settings.own_url, extra_params=wanted)
+    version = reef.train()
+    published = reef.wait_until_settled()
+    ranking = registry.ranking(reef.id, published["ranking"])
+    assert (ranking.version, ranking.strategy["name"], ranking.strategy["vae_alpha"]) == (version.name, "al_vae", 0.5)
+    assert version.autoencoder is not None
+    novelty = registry.read_shards(reef.id, ranking.id)["novelty"]
+    assert (novelty > 0).any()
+    assert_order_is_exact(reef)
+
+
 def test_a_change_in_the_connections_extra_params_counts_from_the_next_ranking(reef: ReefProject) -> None:
     client = reef.site.client
     (connection,) = [one for one in client.ml_backends(reef.id) if one["title"] == TITLE]
