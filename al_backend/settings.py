@@ -24,8 +24,8 @@ class LearningSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    detector: str = Field("yolov5n", description="Detector architecture.")
-    strategy: str = Field("uncertainty", description="Strategy that ranks the pool.")
+    detector: str = Field("yolov5n", description=f"Detector: {', '.join(architectures())}; or the path of a file.")
+    strategy: str = Field("uncertainty", description=f"Strategy that ranks the pool: {', '.join(STRATEGIES)}.")
     uncertainty: Literal["least_confidence", "margin", "entropy"] = Field(
         "entropy", description="Uncertainty of one detection."
     )

@@ -23,7 +23,8 @@ Docker Compose only.
 ## Learning
 
 A project overrides these by the "extra params" of its model connection in Label Studio, a JSON object with the names
-in lower case and without `AL_`, for example `{"strategy": "random", "budget": 50}`.
+in lower case and without `AL_`, for example `{"strategy": "random", "budget": 50}`. A changed variable counts after a
+restart, changed extra params at the next training and at the next ranking; `al-backend rank PROJECT` makes one at once.
 
 """
 
@@ -48,9 +49,19 @@ def _table(fields: dict[str, FieldInfo]) -> str:
         first, *others = variables(name, field)
         alias = f" (also `{'`, `'.join(others)}`)" if others else ""
         rows.append(
-            f"| `{first}`{alias} | {_kind(field.annotation)} | {_default(field.default)} | {field.description} |"
+            f"| `{first}`{alias} | {_kind(field.annotation)}{_range(field)} | {_default(field.default)} | "
+            f"{field.description} |"
         )
     return "\n".join(rows) + "\n"
+
+
+def _range(field: FieldInfo) -> str:
+    """What a number may be."""
+    bounds = {
+        name: getattr(rule, name) for rule in field.metadata for name in ("ge", "gt", "le", "lt") if hasattr(rule, name)
+    }
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    return "".join(f", {words[name]} {value:g}" for name, value in bounds.items())
 
 
 def _kind(annotation: Any) -> str:

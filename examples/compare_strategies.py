@@ -16,6 +16,7 @@ from typing import Any
 from model.data.coco import read_coco
 from model.detectors.factory import architectures, find_base
 from model.errors import ModelError
+from model.names import measure_threshold
 from model.simulation.cell import Experiment
 from model.simulation.data import hold_out
 from model.simulation.detectors import FactoryDetectors
@@ -56,6 +57,7 @@ def compare(asked: argparse.Namespace) -> dict[str, Any]:
         budget=asked.budget,
         cycles=asked.cycles,
         training=TrainingConfig(iterations=asked.iterations, batch_size=asked.batch_size),
+        min_score=measure_threshold(asked.detector),
     )
     data = hold_out(read_coco(asked.annotations, asked.images), asked.annotations.stem)
     base = find_base(asked.detector, None)

@@ -18,6 +18,7 @@ from model.acquisition.strategy import StrategyConfig, create_strategy, strategy
 from model.data.dataset import DetectionDataset, LabelledImage
 from model.detectors.factory import load
 from model.errors import ModelError
+from model.names import measure_threshold
 from model.simulation.selection import choose
 
 SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -54,7 +55,7 @@ def rank_folder(
         labelled=[],
         budget=max(1, len(images)),
         seed=seed,
-        min_score=0.1,
+        min_score=measure_threshold(detector.architecture),
     )
     rows = [
         {"rank": rank, "file": images[position].key, "informativeness": value}
