@@ -26,7 +26,7 @@ from al_backend.jobs.strategies import shortfall
 from al_backend.jobs.tries import in_vain
 from al_backend.labelstudio.client import LabelStudio, Project
 from al_backend.labelstudio.codec import choose_annotation, label_digest
-from al_backend.labelstudio.labeling_config import parse_labeling_config
+from al_backend.labelstudio.labeling_config import SKIPPED, parse_labeling_config
 from al_backend.learning_curve import worth_of_labels
 from al_backend.registry import Registry, Version
 from al_backend.settings import LearningSettings, Settings
@@ -235,6 +235,8 @@ def _notes(
     except LabelConfigError as error:
         notes.append(str(error))
     else:
+        if config.skip:
+            notes.append(SKIPPED)
         if versions and versions[-1].classes != config.labels:
             notes.append("The labelling config has other labels than the newest version; the next training uses them.")
     missing = missing_labels(labels, newest, learning)

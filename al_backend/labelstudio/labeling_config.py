@@ -60,6 +60,10 @@ class LabelingConfig:
         return None
 
 
+SKIPPED = "The labelling config has `model_skip`: this backend neither trains nor predicts here."
+"""For people, where `LabelingConfig.skip` is true."""
+
+
 def parse_labeling_config(xml: str) -> LabelingConfig:
     """The first usable `RectangleLabels`-`Image` pair; one without `model_skip` is preferred.
 

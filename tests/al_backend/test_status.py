@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from al_backend.jobs.context import Context
 from al_backend.jobs.queues import Queues
 from al_backend.status import project_status
 from tests.al_backend.jobs.made_up_studio import Studio
-from tests.al_backend.jobs.test_candidates import PROJECT, MadeUpInference, made_up_context, weights
+from tests.al_backend.jobs.test_candidates import CONFIG, PROJECT, MadeUpInference, made_up_context, weights
 from tests.al_backend.test_learning_curve import version
 
 pytestmark = pytest.mark.redis
@@ -46,3 +47,11 @@ def test_nothing_is_said_while_they_help_or_while_that_is_not_known(
     found = status(here, tmp_path, *qualities)
     assert [note for note in found["notes"] if "mAP50 per 100 labels" in note] == []
     assert (found["worth_of_labels"] is None) == (len(qualities) < 4)
+
+
+def test_a_project_that_is_left_out_says_so(here: Context, tmp_path: Path) -> None:
+    sentence = "The labelling config has `model_skip`: this backend neither trains nor predicts here."
+    assert sentence not in status(here, tmp_path)["notes"]
+    config = CONFIG.replace("<RectangleLabels ", '<RectangleLabels model_skip="true" ')
+    vars(here.label_studio)["project"] = lambda number: SimpleNamespace(id=number, title="", label_config=config)
+    assert sentence in status(here, tmp_path)["notes"]

@@ -12,7 +12,7 @@ from al_backend.cycle import Attempt
 from al_backend.errors import ConfigError, LabelConfigError, VersionNotFound
 from al_backend.jobs.documents import PUBLISHED, THROUGHPUT, read_attempt
 from al_backend.jobs.observed import Observed, read_observed
-from al_backend.labelstudio.labeling_config import parse_labeling_config
+from al_backend.labelstudio.labeling_config import SKIPPED, parse_labeling_config
 from al_backend.learning_curve import worth_of_labels
 from al_backend.registry import ActivePointer, ProjectRecord, Registry, Version
 from al_backend.settings import LearningSettings, Settings
@@ -173,8 +173,7 @@ class Facts:
             config = parse_labeling_config(record.label_config)
         except LabelConfigError as error:
             return learning, str(error)
-        off = "The labelling config has `model_skip`: this backend neither trains nor predicts here."
-        return learning, off if config.skip else ""
+        return learning, SKIPPED if config.skip else ""
 
     def _read_versions(self, registry: Registry, project_id: int) -> tuple[VersionFacts, ...]:
         found = []
