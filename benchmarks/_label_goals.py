@@ -82,12 +82,15 @@ def promises(who: str, found: Results, seeds: int) -> list[Goal]:
 
 
 def _beside_peers(who: str, found: Results, seeds: int) -> list[Goal]:
-    """The default beside the selector of others that did best: not below it by more than chance."""
+    """The default beside the selector of others that did best, with the diversity step or without.
+
+    It must not be below it by more than chance.
+    """
     groups = found.groups()
     ours = groups.get((DEFAULT, LIBRARY), [])
     differences = {
         peer: known
-        for peer in PEERS
+        for peer in (*PEERS, *(f"{peer}{DIVERSITY_SUFFIX}" for peer in PEERS))
         if (known := paired_gain(paired(ours, groups.get((peer, LIBRARY), [])), Curve.by_labels)) is not None
         and known.count >= seeds
     }

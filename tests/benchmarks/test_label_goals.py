@@ -85,6 +85,14 @@ class TestPromises:
         assert str(goal.value).endswith("; cald, ppal not measured")
         assert not goal.met
 
+    def test_the_best_peer_may_have_the_diversity_step(self) -> None:
+        made = curves(*PEERS)
+        made += [curve("cald+diversity", seed, [value + 0.05 + 0.012 * seed for value in BETTER]) for seed in range(3)]
+        goal = named(promises("d", results(made), seeds=3), "best selector")
+        assert "against cald+diversity" in goal.name
+        assert str(goal.value).startswith("-0.05")
+        assert not goal.met
+
 
 def test_what_the_diversity_step_adds() -> None:
     made = [curve("huale", seed, RANDOM) for seed in range(2)]
