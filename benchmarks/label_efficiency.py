@@ -76,8 +76,11 @@ WORK = Path(__file__).resolve().parent.parent / ".build" / "label_efficiency"
 KEPT = Path(__file__).resolve().parent / "results" / "label_efficiency"
 """The curves that are committed, a file for each detector, and the bases that they started from."""
 CURVES, CELLS, TWICE, ANOTHER = "curves.jsonl", "cells", "twice", "another"
+DIVERSE, CROSSES, FIRST_IMAGES = "with-diversity", "losses", "first images"
 CONFIRMED = (BASELINE, DEFAULT, "huale")
 """Compared once more on another draw of scenes."""
+SPREAD = (BASELINE, "huale", "huale-disagreement")
+PARTS = (DIVERSE, CROSSES, ANOTHER, FIRST_IMAGES)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Scale:
     """How large everything is for one detector.
 
     Attributes:
+        name: of its results.
         detector: its architecture.
         pool: images whose labels are withheld.
         test: held-out images.
@@ -96,11 +100,13 @@ class Scale:
         cycles: choices.
         seeds: paired curves.
         strategies: as `parse_strategy` takes them.
+        parts: what is measured beside the strategies and their regime, of `PARTS`.
         variants: those of `VARIANTS` that are measured, too.
         freeze: blocks of the backbone that stay fixed in all trainings, on everything labelled, too. None leaves that
             to the number of labels: a larger part of the network then learns from everything than from a few labels.
     """
 
+    name: str
     detector: str
     pool: int
     test: int
@@ -112,26 +118,28 @@ class Scale:
     cycles: int
     seeds: int
     strategies: tuple[str, ...]
+    parts: tuple[str, ...] = PARTS
     variants: tuple[str, ...] = ()
     freeze: int | None = None
 
 
 ALL = (BASELINE, *STRATEGIES, *(f"{name}{DIVERSITY_SUFFIX}" for name in STRATEGIES))
 FULL = (
-    Scale("yolov5n", 600, 300, 160, 400, 8, 20, 20, 5, 5, ALL, variants=tuple(VARIANTS)),
-    Scale(SSDLITE, 600, 300, 224, 300, 8, 20, 20, 5, 5, ALL, (BASELINE, "huale", "huale-disagreement"), freeze=18),
+    Scale("yolov5n", "yolov5n", 600, 300, 160, 400, 8, 20, 20, 5, 5, ALL, variants=tuple(VARIANTS)),
+    Scale("ssdlite", SSDLITE, 600, 300, 224, 300, 8, 20, 20, 5, 5, ALL, variants=SPREAD, freeze=18),
+    Scale("ssdlite-long", SSDLITE, 600, 300, 224, 600, 8, 20, 20, 5, 5, (*CONFIRMED, "ppal"), parts=(), freeze=18),
 )
-QUICK = (Scale("yolov5n", 60, 30, 96, 40, 8, 10, 10, 1, 2, (BASELINE, DEFAULT, "huale+diversity")),)
+QUICK = (Scale("yolov5n", "yolov5n", 60, 30, 96, 40, 8, 10, 10, 1, 2, (BASELINE, DEFAULT, "huale+diversity")),)
 
 
 def measure(options: Options) -> Outcome:
     """For each detector all strategies, then HUALE's losses with and without HUALE's selection."""
-    scales = [one for one in (QUICK if options.quick else FULL) if options.wants(one.detector, SHORT[one.detector])]
+    scales = [one for one in (QUICK if options.quick else FULL) if options.wants(one.detector, one.name)]
     outcome = Outcome()
     root = (options.work or WORK) / ("quick" if options.quick else "")
     for scale in scales:
-        work = root / SHORT[scale.detector]
-        kept = KEPT / f"{SHORT[scale.detector]}.jsonl"
+        work = root / scale.name
+        kept = KEPT / f"{scale.name}.jsonl"
         go_on = options.go_on and not options.quick
         if go_on and kept.is_file():
             restore_curves(kept, work)
@@ -162,7 +170,7 @@ def _measure(work: Path, scale: Scale, outcome: Outcome, *, go_on: bool, report:
     source = FactoryDetectors(scale.detector, scale.image_size, _base(work, scale, go_on))
     found: dict[str, Results] = {}
     whole = True
-    for stage, its_plan, folder in _stages(plan, scale.variants):
+    for stage, its_plan, folder in _stages(plan, scale):
         experiment = Experiment(its_plan, draws[folder == ANOTHER], source, work / folder)
         if report:
             with experiment.store.alone():
@@ -173,17 +181,17 @@ def _measure(work: Path, scale: Scale, outcome: Outcome, *, go_on: bool, report:
             found[stage], whole = _run(experiment, work / stage, outcome)
         if not whole:
             break
-    who = SHORT[scale.detector]
+    who = scale.name
     begun = Experiment(replace(plan, strategies=tuple(map(parse_strategy, FIRST))), draws[0], source, work / CELLS)
-    if whole and not report:
+    if whole and not report and FIRST_IMAGES in scale.parts:
         measure_first(begun, FIRST, resolve_device("auto"))
-    strategies = found.get("with-diversity", found["strategies"])
+    strategies = found.get(DIVERSE, found["strategies"])
     rows: dict[str, Iterable[dict[str, Any]]] = {
         "strategies": map(_row, summarise(strategies)),
         "the diversity step against none": diversity_effect(strategies),
-        **{part: map(_row, summarise(found[part])) for part in ("losses", ANOTHER, "variants") if part in found},
-        "HUALE's losses against the library's": losses_effect(found["losses"]) if "losses" in found else [],
-        "first images": first_rows(begun, FIRST),
+        **{part: map(_row, summarise(found[part])) for part in (CROSSES, ANOTHER, "variants") if part in found},
+        "HUALE's losses against the library's": losses_effect(found[CROSSES]) if CROSSES in found else [],
+        FIRST_IMAGES: first_rows(begun, FIRST),
     }
     outcome.results += [{"detector": who, "part": part, **_plain(row)} for part in rows for row in rows[part]]
     outcome.goals += [*regime(who, strategies, found.get("twice")), *promises(who, strategies, scale.seeds)]
@@ -197,17 +205,20 @@ def _measure(work: Path, scale: Scale, outcome: Outcome, *, go_on: bool, report:
     return whole
 
 
-def _stages(plan: Plan, variants: tuple[str, ...]) -> Iterator[tuple[str, Plan, str]]:
+def _stages(plan: Plan, scale: Scale) -> Iterator[tuple[str, Plan, str]]:
     """Name, settings and folder of each part; curves that two parts share are drawn once."""
     yield "strategies", replace(plan, strategies=tuple(one for one in plan.strategies if not one[1].diversity)), CELLS
     longer = replace(plan.training, iterations=2 * plan.training.iterations)
     baseline = tuple(one for one in plan.strategies if one[0] == BASELINE)
     yield "twice", replace(plan, strategies=baseline, cycles=0, training=longer), TWICE
-    yield "with-diversity", plan, CELLS
-    yield "losses", replace(plan, strategies=tuple(map(parse_strategy, CROSSED)), losses=LOSSES), CELLS
-    yield ANOTHER, replace(plan, strategies=tuple(map(parse_strategy, CONFIRMED))), ANOTHER
-    if variants:
-        yield "variants", replace(plan, strategies=tuple((one, VARIANTS[one]) for one in variants)), CELLS
+    if DIVERSE in scale.parts:
+        yield DIVERSE, plan, CELLS
+    if CROSSES in scale.parts:
+        yield CROSSES, replace(plan, strategies=tuple(map(parse_strategy, CROSSED)), losses=LOSSES), CELLS
+    if ANOTHER in scale.parts:
+        yield ANOTHER, replace(plan, strategies=tuple(map(parse_strategy, CONFIRMED))), ANOTHER
+    if scale.variants:
+        yield "variants", replace(plan, strategies=tuple((one, VARIANTS[one]) for one in scale.variants)), CELLS
 
 
 def _base(work: Path, scale: Scale, go_on: bool) -> Path:
