@@ -19,8 +19,8 @@ tells what is there, so `--go-on --report` shows what the committed curves say.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,22 @@ from rich.progress import Progress
 from benchmarks._bases import BaseRecipe, halve, trained_base
 from benchmarks._first_images import first_rows, measure_first
 from benchmarks._kept_curves import keep_curves, restore_curves
-from benchmarks._label_goals import DEFAULT, HUALE, LIBRARY, PEERS, diversity_effect, losses_effect, promises, regime
+from benchmarks._label_goals import diversity_effect, losses_effect, promises, regime
+from benchmarks._label_scales import (
+    ANOTHER,
+    BASE_NAMES,
+    CELLS,
+    CROSSES,
+    DIVERSE,
+    FIRST,
+    FIRST_IMAGES,
+    FULL,
+    QUICK,
+    TWICE,
+    Scale,
+    stages,
+)
 from benchmarks._report import Options, Outcome, main
-from model.acquisition.strategy import StrategyConfig
 from model.data.reef import OTHER_SPECIES
 from model.detectors import factory
 from model.detectors.base import Detector
@@ -41,95 +54,19 @@ from model.simulation.cell import Experiment
 from model.simulation.data import reef_data
 from model.simulation.detectors import FactoryDetectors
 from model.simulation.output import write_report
-from model.simulation.plan import DIVERSITY_SUFFIX, Plan, parse_strategy
-from model.simulation.results import BASELINE, Results, collect
+from model.simulation.plan import Plan, parse_strategy
+from model.simulation.results import Results, collect
 from model.simulation.runner import SimulationProgress, run_experiment
 from model.simulation.statistics import Interval
 from model.simulation.summary import StrategySummary, summarise
 from model.training.config import TrainingConfig
-from model.training.loss_config import LossConfig
 
-SSDLITE = "ssdlite320_mobilenet_v3_large"
-SHORT = {"yolov5n": "yolov5n", SSDLITE: "ssdlite"}
-STRATEGIES = (DEFAULT, "huale", *PEERS, "al_vae")
-FIRST = ("typical", "core_set")
-"""Strategies that can choose the first images, beside random order."""
-CROSSED = (BASELINE, "huale")
-"""With HUALE's losses and without: two selectors by two losses."""
-_DISAGREEMENT = StrategyConfig("huale", huale_category="disagreement")
-VARIANTS = {
-    BASELINE: StrategyConfig("random"),
-    DEFAULT: StrategyConfig(DEFAULT),
-    "uncertainty-unweighted": StrategyConfig(DEFAULT, class_weights=False),
-    "uncertainty-max": StrategyConfig(DEFAULT, aggregation="max"),
-    "uncertainty-margin": StrategyConfig(DEFAULT, uncertainty="margin"),
-    "huale": StrategyConfig("huale"),
-    "huale-disagreement": _DISAGREEMENT,
-    "huale-signs": replace(_DISAGREEMENT, huale_weights=(1.0, -1.0, 1.0, -1.0)),
-    "huale-sum": replace(_DISAGREEMENT, huale_entropy="sum"),
-}
-"""What the sources of two strategies leave open; the last two were measured before `spread` became the default."""
-LOSSES = ((LIBRARY, LossConfig()), (HUALE, LossConfig.huale()))
 BASE = BaseRecipe(scenes=2000, size=160, iterations=3000, batch_size=8, rate=1e-3)
 """For a detector for which the project brings no base."""
 WORK = Path(__file__).resolve().parent.parent / ".build" / "label_efficiency"
 KEPT = Path(__file__).resolve().parent / "results" / "label_efficiency"
 """The curves that are committed, a file for each detector, and the bases that they started from."""
-CURVES, CELLS, TWICE, ANOTHER = "curves.jsonl", "cells", "twice", "another"
-DIVERSE, CROSSES, FIRST_IMAGES = "with-diversity", "losses", "first images"
-CONFIRMED = (BASELINE, DEFAULT, "huale")
-"""Compared once more on another draw of scenes."""
-SPREAD = (BASELINE, "huale", "huale-disagreement")
-PARTS = (DIVERSE, CROSSES, ANOTHER, FIRST_IMAGES)
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How large everything is for one detector.
-
-    Attributes:
-        name: of its results.
-        detector: its architecture.
-        pool: images whose labels are withheld.
-        test: held-out images.
-        image_size: pixels of the scenes and of the network.
-        iterations: of every training.
-        batch_size: images per step.
-        initial: labelled images at the start.
-        budget: images per cycle.
-        cycles: choices.
-        seeds: paired curves.
-        strategies: as `parse_strategy` takes them.
-        parts: what is measured beside the strategies and their regime, of `PARTS`.
-        variants: those of `VARIANTS` that are measured, too.
-        freeze: blocks of the backbone that stay fixed in all trainings, on everything labelled, too. None leaves that
-            to the number of labels: a larger part of the network then learns from everything than from a few labels.
-    """
-
-    name: str
-    detector: str
-    pool: int
-    test: int
-    image_size: int
-    iterations: int
-    batch_size: int
-    initial: int
-    budget: int
-    cycles: int
-    seeds: int
-    strategies: tuple[str, ...]
-    parts: tuple[str, ...] = PARTS
-    variants: tuple[str, ...] = ()
-    freeze: int | None = None
-
-
-ALL = (BASELINE, *STRATEGIES, *(f"{name}{DIVERSITY_SUFFIX}" for name in STRATEGIES))
-FULL = (
-    Scale("yolov5n", "yolov5n", 600, 300, 160, 400, 8, 20, 20, 5, 5, ALL, variants=tuple(VARIANTS)),
-    Scale("ssdlite", SSDLITE, 600, 300, 224, 300, 8, 20, 20, 5, 5, ALL, variants=SPREAD, freeze=18),
-    Scale("ssdlite-long", SSDLITE, 600, 300, 224, 600, 8, 20, 20, 5, 5, (*CONFIRMED, "ppal"), parts=(), freeze=18),
-)
-QUICK = (Scale("yolov5n", "yolov5n", 60, 30, 96, 40, 8, 10, 10, 1, 2, (BASELINE, DEFAULT, "huale+diversity")),)
+CURVES = "curves.jsonl"
 
 
 def measure(options: Options) -> Outcome:
@@ -170,7 +107,7 @@ def _measure(work: Path, scale: Scale, outcome: Outcome, *, go_on: bool, report:
     source = FactoryDetectors(scale.detector, scale.image_size, _base(work, scale, go_on))
     found: dict[str, Results] = {}
     whole = True
-    for stage, its_plan, folder in _stages(plan, scale):
+    for stage, its_plan, folder in stages(plan, scale):
         experiment = Experiment(its_plan, draws[folder == ANOTHER], source, work / folder)
         if report:
             with experiment.store.alone():
@@ -205,22 +142,6 @@ def _measure(work: Path, scale: Scale, outcome: Outcome, *, go_on: bool, report:
     return whole
 
 
-def _stages(plan: Plan, scale: Scale) -> Iterator[tuple[str, Plan, str]]:
-    """Name, settings and folder of each part; curves that two parts share are drawn once."""
-    yield "strategies", replace(plan, strategies=tuple(one for one in plan.strategies if not one[1].diversity)), CELLS
-    longer = replace(plan.training, iterations=2 * plan.training.iterations)
-    baseline = tuple(one for one in plan.strategies if one[0] == BASELINE)
-    yield "twice", replace(plan, strategies=baseline, cycles=0, training=longer), TWICE
-    if DIVERSE in scale.parts:
-        yield DIVERSE, plan, CELLS
-    if CROSSES in scale.parts:
-        yield CROSSES, replace(plan, strategies=tuple(map(parse_strategy, CROSSED)), losses=LOSSES), CELLS
-    if ANOTHER in scale.parts:
-        yield ANOTHER, replace(plan, strategies=tuple(map(parse_strategy, CONFIRMED))), ANOTHER
-    if scale.variants:
-        yield "variants", replace(plan, strategies=tuple((one, VARIANTS[one]) for one in scale.variants)), CELLS
-
-
 def _base(work: Path, scale: Scale, go_on: bool) -> Path:
     """Where every training starts: what the project brings, else the committed base, else one trained now."""
 
@@ -230,7 +151,7 @@ def _base(work: Path, scale: Scale, go_on: bool) -> Path:
     shipped = find_base(scale.detector, None)
     if shipped is not None:
         return shipped
-    name = f"{SHORT[scale.detector]}-base.safetensors"
+    name = f"{BASE_NAMES[scale.detector]}-base.safetensors"
     own, kept = work / name, KEPT / name
     if not own.is_file():
         work.mkdir(parents=True, exist_ok=True)
