@@ -36,8 +36,8 @@ LOSSES = ((LIBRARY, LossConfig()), (HUALE, LossConfig.huale()))
 CELLS, TWICE, ANOTHER = "cells", "twice", "another"
 """Folders of experiments."""
 DIVERSE, CROSSES, FIRST_IMAGES = "with-diversity", "losses", "first images"
-CONFIRMED = (BASELINE, DEFAULT, "huale")
-"""Compared once more on another draw of scenes."""
+CONFIRMED = (BASELINE, DEFAULT, "huale", "huale-disagreement")
+"""Of `VARIANTS`, compared once more on another draw of scenes."""
 SPREAD = (BASELINE, "huale", "huale-disagreement")
 PARTS = (DIVERSE, CROSSES, ANOTHER, FIRST_IMAGES)
 
@@ -82,11 +82,12 @@ class Scale:
     freeze: int | None = None
 
 
+LONG = (BASELINE, DEFAULT, "huale", "ppal")
 ALL = (BASELINE, *STRATEGIES, *(f"{name}{DIVERSITY_SUFFIX}" for name in STRATEGIES))
 FULL = (
     Scale("yolov5n", "yolov5n", 600, 300, 160, 400, 8, 20, 20, 5, 5, ALL, variants=tuple(VARIANTS)),
     Scale("ssdlite", SSDLITE, 600, 300, 224, 300, 8, 20, 20, 5, 5, ALL, variants=SPREAD, freeze=18),
-    Scale("ssdlite-long", SSDLITE, 600, 300, 224, 600, 8, 20, 20, 5, 5, (*CONFIRMED, "ppal"), parts=(), freeze=18),
+    Scale("ssdlite-long", SSDLITE, 600, 300, 224, 600, 8, 20, 20, 5, 5, LONG, parts=(), freeze=18),
 )
 QUICK = (Scale("yolov5n", "yolov5n", 60, 30, 96, 40, 8, 10, 10, 1, 2, (BASELINE, DEFAULT, "huale+diversity")),)
 
@@ -102,6 +103,6 @@ def stages(plan: Plan, scale: Scale) -> Iterator[tuple[str, Plan, str]]:
     if CROSSES in scale.parts:
         yield CROSSES, replace(plan, strategies=tuple(map(parse_strategy, CROSSED)), losses=LOSSES), CELLS
     if ANOTHER in scale.parts:
-        yield ANOTHER, replace(plan, strategies=tuple(map(parse_strategy, CONFIRMED))), ANOTHER
+        yield ANOTHER, replace(plan, strategies=tuple((one, VARIANTS[one]) for one in CONFIRMED)), ANOTHER
     if scale.variants:
         yield "variants", replace(plan, strategies=tuple((one, VARIANTS[one]) for one in scale.variants)), CELLS
