@@ -12,7 +12,7 @@ from al_backend import cycle
 from al_backend.inference import image_value
 from al_backend.jobs.client import look_later
 from al_backend.jobs.context import Context, job_name
-from al_backend.jobs.current import cancelled_ranking, newest_ranking
+from al_backend.jobs.current import cancelled_ranking
 from al_backend.jobs.documents import RANK_REQUEST, THROUGHPUT, now, requested_at
 from al_backend.jobs.liveness import ensure_job
 from al_backend.jobs.observe import Observation
@@ -218,9 +218,10 @@ def _create_ranking(
 ) -> Ranking:
     version = here.registry.version(project_id, version_name)
     request = here.registry.read_document(project_id, RANK_REQUEST) or {}
-    newest = newest_ranking(here.registry.rankings(project_id), version_name)
+    rankings = here.registry.rankings(project_id)
     asked_at = requested_at(request or None)
-    pending = asked_at is not None and (newest is None or asked_at > newest.created_at)
+    # Any ranking since then was the one that was asked for; another version's first one must not be it once more.
+    pending = asked_at is not None and all(asked_at > item.created_at for item in rankings)
     if pending and request.get("overrides"):
         settings = settings.overridden(request["overrides"])
     chosen = draw_pool([task.id for task in pool], settings.pool_size, settings.seed)
@@ -235,7 +236,7 @@ def _create_ranking(
         },
         schema={"task_id": pl.Int64, "image": pl.String, "shard": pl.Int64},
     )
-    earlier = [item.id for item in here.registry.rankings(project_id)]
+    earlier = [item.id for item in rankings]
     name = cycle.published_name(version_name, earlier)
     created = Ranking(
         id=name,

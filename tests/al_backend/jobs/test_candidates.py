@@ -17,6 +17,7 @@ from rq.utils import import_attribute
 from al_backend import cycle
 from al_backend.inference import Outcome
 from al_backend.jobs.candidates import MOST_LABELLED, choose
+from al_backend.jobs.client import request_ranking
 from al_backend.jobs.context import Context
 from al_backend.jobs.documents import THROUGHPUT
 from al_backend.jobs.observe import Observation, read_state
@@ -285,6 +286,20 @@ def test_late_tasks_are_measured_by_both_phases_and_placed(here: Context) -> Non
     together = here.registry.read_shards(PROJECT, ranking.id)
     assert set(together["task_id"]) == {*POOL, 1001, 1002}
     assert here.registry.finished_shards(PROJECT, ranking.id, Phase.CLOSER) == {0}
+
+
+def test_a_strategy_that_was_asked_for_once_does_not_come_back_with_the_next_version(here: Context) -> None:
+    settings = LearningSettings(strategy="uncertainty")
+    request_ranking(here.registry, here.queues, PROJECT, strategy="random")
+    assert settle(here, settings)[0].strategy["name"] == "random"
+    add_version(here, "v2", weights(here.settings.data_dir.parent))
+    ranking, _ = settle(here, settings)
+    assert (ranking.version, ranking.strategy["name"]) == ("v2", "uncertainty")
+    # Asked for while the next version is trained, it is the next version that ranks so.
+    request_ranking(here.registry, here.queues, PROJECT, strategy="random")
+    add_version(here, "v3", weights(here.settings.data_dir.parent))
+    ranking, _ = settle(here, settings)
+    assert (ranking.version, ranking.strategy["name"]) == ("v3", "random")
 
 
 def test_where_nothing_is_seen_there_is_nothing_to_look_at_closer(here: Context) -> None:
