@@ -51,7 +51,7 @@ from model.detectors.base import Detector
 from model.detectors.factory import find_base, resolve_device
 from model.names import measure_threshold
 from model.simulation.cell import Experiment
-from model.simulation.data import reef_data
+from model.simulation.data import SimulationData, reef_data
 from model.simulation.detectors import FactoryDetectors
 from model.simulation.output import write_report
 from model.simulation.plan import Plan, parse_strategy
@@ -99,16 +99,17 @@ def _measure(work: Path, scale: Scale, outcome: Outcome, *, go_on: bool, report:
         training=TrainingConfig(iterations=scale.iterations, batch_size=scale.batch_size, freeze=scale.freeze),
         min_score=measure_threshold(scale.detector),
     )
-    names = ("data", "another-data")
-    draws = [
-        reef_data(work / name, scale.pool, test=scale.test, size=scale.image_size, draw=draw)
-        for draw, name in enumerate(names)
-    ]
+
+    def drawn(folder: str, draw: int) -> SimulationData:
+        return reef_data(work / folder, scale.pool, test=scale.test, size=scale.image_size, draw=draw)
+
+    data = drawn("data", 0)
     source = FactoryDetectors(scale.detector, scale.image_size, _base(work, scale, go_on))
     found: dict[str, Results] = {}
     whole = True
     for stage, its_plan, folder in stages(plan, scale):
-        experiment = Experiment(its_plan, draws[folder == ANOTHER], source, work / folder)
+        shown = drawn("another-data", 1) if folder == ANOTHER else data
+        experiment = Experiment(its_plan, shown, source, work / folder)
         if report:
             with experiment.store.alone():
                 experiment.store.prepare(its_plan, experiment.data, source)  # refuses curves of other settings
@@ -119,7 +120,7 @@ def _measure(work: Path, scale: Scale, outcome: Outcome, *, go_on: bool, report:
         if not whole:
             break
     who = scale.name
-    begun = Experiment(replace(plan, strategies=tuple(map(parse_strategy, FIRST))), draws[0], source, work / CELLS)
+    begun = Experiment(replace(plan, strategies=tuple(map(parse_strategy, FIRST))), data, source, work / CELLS)
     if whole and not report and FIRST_IMAGES in scale.parts:
         measure_first(begun, FIRST, resolve_device("auto"))
     strategies = found.get(DIVERSE, found["strategies"])
