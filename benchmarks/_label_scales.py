@@ -25,6 +25,7 @@ VARIANTS = {
     DEFAULT: StrategyConfig(DEFAULT),
     "uncertainty-unweighted": StrategyConfig(DEFAULT, class_weights=False),
     "uncertainty-max": StrategyConfig(DEFAULT, aggregation="max"),
+    "uncertainty-mean": StrategyConfig(DEFAULT, aggregation="mean"),
     "uncertainty-margin": StrategyConfig(DEFAULT, uncertainty="margin"),
     "huale": StrategyConfig("huale"),
     "huale-disagreement": _DISAGREEMENT,
@@ -36,7 +37,7 @@ LOSSES = ((LIBRARY, LossConfig()), (HUALE, LossConfig.huale()))
 CELLS, TWICE, ANOTHER = "cells", "twice", "another"
 """Folders of experiments."""
 DIVERSE, CROSSES, FIRST_IMAGES = "with-diversity", "losses", "first images"
-CONFIRMED = (BASELINE, DEFAULT, "huale", "huale-disagreement")
+CONFIRMED = tuple(one for one in VARIANTS if one not in ("huale-signs", "huale-sum"))
 """Of `VARIANTS`, compared once more on another draw of scenes."""
 SPREAD = (BASELINE, "huale", "huale-disagreement")
 PARTS = (DIVERSE, CROSSES, ANOTHER, FIRST_IMAGES)
