@@ -205,12 +205,9 @@ def _ranking(snapshot: Snapshot, state: State) -> list[Action]:
     if state.active is None or state.publishing:
         return []
     ranking = state.ranking
-    asked = state.rank_requested_at is not None and (ranking is None or state.rank_requested_at > ranking.created_at)
-    if asked and state.rank_cancelled_at is not None and state.rank_requested_at is not None:
-        asked = state.rank_requested_at > state.rank_cancelled_at
-    if state.ranking_cancelled and not asked and (ranking is None or not ranking.published):
+    if state.ranking_cancelled and not state.ranking_owed and (ranking is None or not ranking.published):
         return []
-    if ranking is None or (asked and ranking.published):
+    if ranking is None or (state.ranking_owed and ranking.published):
         return [StartRanking(state.active)] if snapshot.pool else []
     if not ranking.published:
         if ranking.missing:

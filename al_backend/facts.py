@@ -56,7 +56,6 @@ class RankingState:
 
     Attributes:
         id: of the ranking, which is also the model version under which it is published.
-        created_at: when the pool was listed.
         missing: shards that should be enqueued: of the next unfinished ones, those neither waiting nor being worked on,
             nor put off because they failed a moment ago.
         unfinished: number of shards without a result.
@@ -70,7 +69,6 @@ class RankingState:
     """
 
     id: str
-    created_at: datetime
     missing: tuple[int, ...]
     unfinished: int
     published: bool
@@ -124,11 +122,11 @@ class State:
     """Whether the active version is a cold start's, from other settings, labels or weights than those of now."""
     train_requested_at: datetime | None = None
     train_from_scratch: bool = False
-    rank_requested_at: datetime | None = None
+    ranking_owed: bool = False
+    """Whether a person asked for a ranking that none has met since, and nobody cancelled."""
     attempt: Attempt | None = None
     unpromoted: str | None = None
     train_cancelled: CancelledTraining | None = None
-    rank_cancelled_at: datetime | None = None
     ranking_cancelled: bool = False
     """Whether a person cancelled the active version's newest ranking; `ranking` is then the published one, if any."""
     untidy: bool = False

@@ -20,11 +20,17 @@ from al_backend.cycle import MAX_ATTEMPTS, CancelledTraining
 from al_backend.errors import RegistryError
 from al_backend.jobs.client import enqueue_reconcile
 from al_backend.jobs.context import job_name
-from al_backend.jobs.current import cancelled_ranking, is_cancelled, mark_of, newest_ranking, training_cancelled_at
+from al_backend.jobs.current import (
+    cancelled_ranking,
+    is_cancelled,
+    mark_of,
+    newest_ranking,
+    owed_ranking,
+    training_cancelled_at,
+)
 from al_backend.jobs.documents import (
     PUBLISHED,
     RANK_CANCEL,
-    RANK_REQUEST,
     TRAIN_CANCEL,
     TRAIN_CANCEL_LABELS,
     TRAIN_REQUEST,
@@ -199,15 +205,12 @@ def _cancel_ranking(queues: Queues, registry: Registry, project_id: int) -> tupl
     pointer = registry.active(project_id)
     current = newest_ranking(registry.rankings(project_id), pointer.version if pointer else None)
     published = (registry.read_document(project_id, PUBLISHED) or {}).get("ranking")
-    before = cancelled_ranking(registry, project_id)
     if current is not None and current.id != published and not is_cancelled(registry, current, pointer):
         _write(queues, registry, project_id, RANK_CANCEL, {"ranking": current.id, "pointer": mark_of(pointer)})
         return current.id, _remove_ranking_jobs(queues, project_id, current.id)
-    asked = requested_at(registry.read_document(project_id, RANK_REQUEST))
-    if asked is None or (before is not None and before.at >= asked):
+    if owed_ranking(registry, project_id) is None:
         return None, 0
-    if current is not None and current.created_at >= asked:
-        return None, 0
+    before = cancelled_ranking(registry, project_id)
     ranking, mark = (None, None) if before is None else (before.ranking, before.pointer)
     _write(queues, registry, project_id, RANK_CANCEL, {"ranking": ranking, "pointer": mark})
     return "requested", 0

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from al_backend.cycle import CancelledTraining, ranking_number
-from al_backend.jobs.documents import PUBLISHED, RANK_CANCEL, TRAIN_CANCEL, TRAIN_CANCEL_LABELS
+from al_backend.jobs.documents import (
+    PUBLISHED,
+    RANK_CANCEL,
+    RANK_REQUEST,
+    TRAIN_CANCEL,
+    TRAIN_CANCEL_LABELS,
+    requested_at,
+)
 from al_backend.registry import ActivePointer, Ranking, Registry
 
 
@@ -24,6 +32,19 @@ class CancelledRanking:
     at: datetime
     ranking: str | None
     pointer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RankingRequest:
+    """A ranking that a person asked for.
+
+    Attributes:
+        at: when.
+        overrides: of the project's settings, for this ranking only.
+    """
+
+    at: datetime
+    overrides: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +101,23 @@ def cancelled_ranking(registry: Registry, project_id: int) -> CancelledRanking |
     return CancelledRanking(
         datetime.fromisoformat(document["cancelled_at"]), document["ranking"], document.get("pointer")
     )
+
+
+def owed_ranking(registry: Registry, project_id: int) -> RankingRequest | None:
+    """The request for a ranking that none has met and nobody has cancelled since; None without one.
+
+    Every ranking that began after it is the one that was asked for, whichever version was active then.
+    """
+    document = registry.read_document(project_id, RANK_REQUEST)
+    asked = requested_at(document)
+    if document is None or asked is None:
+        return None
+    cancelled = cancelled_ranking(registry, project_id)
+    if cancelled is not None and cancelled.at >= asked:
+        return None
+    if any(ranking.created_at >= asked for ranking in registry.rankings(project_id)):
+        return None
+    return RankingRequest(asked, document["overrides"])
 
 
 def training_cancelled_at(registry: Registry, project_id: int) -> datetime | None:

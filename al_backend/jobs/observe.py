@@ -11,9 +11,8 @@ from al_backend import cycle
 from al_backend.errors import LabelStudioError, ProjectGone
 from al_backend.jobs.cold_start import is_stale
 from al_backend.jobs.context import Context, job_name
-from al_backend.jobs.current import cancelled_ranking, cancelled_training, current_ranking
+from al_backend.jobs.current import cancelled_training, current_ranking, owed_ranking
 from al_backend.jobs.documents import (
-    RANK_REQUEST,
     TRAIN_REQUEST,
     now,
     published_model_version,
@@ -149,7 +148,6 @@ def read_state(here: Context, project_id: int) -> cycle.State:
     current = current_ranking(registry, project_id)
     if current.ranking is not None:
         state = _ranking_state(here, project_id, current.ranking, published=current.ranking.id == published)
-    rank_cancelled = cancelled_ranking(registry, project_id)
     rankings = registry.rankings(project_id)
     return cycle.State(
         active=active.version if active else None,
@@ -164,10 +162,9 @@ def read_state(here: Context, project_id: int) -> cycle.State:
         starting=starting,
         train_requested_at=requested_at(train_request),
         train_from_scratch=bool((train_request or {}).get("from_scratch")),
-        rank_requested_at=requested_at(registry.read_document(project_id, RANK_REQUEST)),
+        ranking_owed=owed_ranking(registry, project_id) is not None,
         attempt=read_attempt(registry, project_id),
         train_cancelled=cancelled_training(registry, project_id),
-        rank_cancelled_at=None if rank_cancelled is None else rank_cancelled.at,
         ranking_cancelled=current.cancelled is not None,
         stale_start=_stale_start(here, everything, active),
         unpromoted=_unpromoted(everything, active),
@@ -219,7 +216,6 @@ def _ranking_state(here: Context, project_id: int, current: Ranking, *, publishe
     waiting = which_in_flight(queues, QueueName.SCORE, list(names))
     return cycle.RankingState(
         id=current.id,
-        created_at=current.created_at,
         missing=tuple(index for name, index in names.items() if name not in waiting),
         unfinished=len(unfinished),
         published=published,

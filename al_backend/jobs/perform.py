@@ -12,8 +12,8 @@ from al_backend import cycle
 from al_backend.inference import image_value
 from al_backend.jobs.client import look_later
 from al_backend.jobs.context import Context, job_name
-from al_backend.jobs.current import cancelled_ranking
-from al_backend.jobs.documents import RANK_REQUEST, THROUGHPUT, now, requested_at
+from al_backend.jobs.current import cancelled_ranking, owed_ranking
+from al_backend.jobs.documents import THROUGHPUT, now
 from al_backend.jobs.liveness import ensure_job
 from al_backend.jobs.observe import Observation
 from al_backend.jobs.queues import QueueName
@@ -217,13 +217,9 @@ def _create_ranking(
     settings: LearningSettings,
 ) -> Ranking:
     version = here.registry.version(project_id, version_name)
-    request = here.registry.read_document(project_id, RANK_REQUEST) or {}
-    rankings = here.registry.rankings(project_id)
-    asked_at = requested_at(request or None)
-    # Any ranking since then was the one that was asked for; another version's first one must not be it once more.
-    pending = asked_at is not None and all(asked_at > item.created_at for item in rankings)
-    if pending and request.get("overrides"):
-        settings = settings.overridden(request["overrides"])
+    request = owed_ranking(here.registry, project_id)
+    if request is not None and request.overrides:
+        settings = settings.overridden(request.overrides)
     chosen = draw_pool([task.id for task in pool], settings.pool_size, settings.seed)
     size = _shard_size(here, project_id, len(chosen))
     rows = [(task.id, image_value(task.data, config)) for task in sorted(pool, key=lambda task: task.id)]
@@ -236,8 +232,7 @@ def _create_ranking(
         },
         schema={"task_id": pl.Int64, "image": pl.String, "shard": pl.Int64},
     )
-    earlier = [item.id for item in rankings]
-    name = cycle.published_name(version_name, earlier)
+    name = cycle.published_name(version_name, [item.id for item in here.registry.rankings(project_id)])
     created = Ranking(
         id=name,
         project=project_id,

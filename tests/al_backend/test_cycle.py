@@ -70,7 +70,7 @@ def settled(**changes: Any) -> tuple[Snapshot, State]:
         active=V1,
         trained_on=trained(),
         versions=(V1,),
-        ranking=RankingState(V1, NOON, (), 0, published=True),
+        ranking=RankingState(V1, (), 0, published=True),
         published=V1,
     )
     facts = snapshot(model_version=V1, stored={V1: 2}, scored=frozenset({10, 11}))
@@ -194,22 +194,22 @@ def test_a_ranking_goes_from_start_over_shards_to_publication() -> None:
     facts = snapshot()
     state = State(active=V1, trained_on=trained(), versions=(V1,))
     assert decide(facts, state, SETTINGS) == [StartRanking(V1)]
-    unmeasured = replace(state, ranking=RankingState(V1, NOON, (0, 2), 3, published=False))
+    unmeasured = replace(state, ranking=RankingState(V1, (0, 2), 3, published=False))
     assert decide(facts, unmeasured, SETTINGS) == [ScoreShards(V1, (0, 2))]
-    waiting = replace(state, ranking=RankingState(V1, NOON, (), 3, published=False))
+    waiting = replace(state, ranking=RankingState(V1, (), 3, published=False))
     assert decide(facts, waiting, SETTINGS) == []
-    measured = replace(state, ranking=RankingState(V1, NOON, (), 0, published=False))
+    measured = replace(state, ranking=RankingState(V1, (), 0, published=False))
     assert decide(facts, measured, SETTINGS) == [Publish(V1)]
     assert decide(facts, replace(measured, publishing=True), SETTINGS) == []
 
 
 def test_a_closer_look_comes_between_the_pool_and_the_order() -> None:
     facts = snapshot()
-    measured = RankingState(V1, NOON, (), 0, published=False, to_choose=True)
+    measured = RankingState(V1, (), 0, published=False, to_choose=True)
     state = State(active=V1, trained_on=trained(), versions=(V1,), ranking=measured)
     assert decide(facts, state, SETTINGS) == [Choose(V1)]
     assert decide(facts, replace(state, ranking=replace(measured, choosing=True)), SETTINGS) == []
-    listed = RankingState(V1, NOON, (1,), 2, published=False, closer=True)
+    listed = RankingState(V1, (1,), 2, published=False, closer=True)
     assert decide(facts, replace(state, ranking=listed), SETTINGS) == [ScoreShards(V1, (1,), closer=True)]
     assert decide(facts, replace(state, ranking=replace(listed, missing=())), SETTINGS) == []
     seen = replace(listed, missing=(), unfinished=0)
@@ -220,19 +220,19 @@ def test_an_empty_pool_is_neither_ranked_nor_published() -> None:
     facts = snapshot(pool=())
     state = State(active=V1, trained_on=trained(), versions=(V1,))
     assert decide(facts, state, SETTINGS) == []
-    measured = replace(state, ranking=RankingState(V1, NOON, (), 0, published=False))
+    measured = replace(state, ranking=RankingState(V1, (), 0, published=False))
     assert decide(facts, measured, SETTINGS) == []
 
 
 def test_new_tasks_are_scored_between_rankings_but_not_those_left_out_on_purpose() -> None:
-    facts, state = settled(ranking=RankingState(V1, NOON, (), 0, published=True, unranked=frozenset({12})))
+    facts, state = settled(ranking=RankingState(V1, (), 0, published=True, unranked=frozenset({12})))
     facts = replace(facts, pool=(10, 11, 12, 13))
     assert decide(facts, state, SETTINGS) == [ScoreNew(V1, (13,))]
     assert decide(facts, replace(state, scoring_new=True), SETTINGS) == []
 
 
 def test_many_tasks_that_came_after_a_ranking_are_a_reason_for_another() -> None:
-    state = settled(ranking=RankingState(V1, NOON, (), 0, published=True, ranked=5000, last_task=5000))[1]
+    state = settled(ranking=RankingState(V1, (), 0, published=True, ranked=5000, last_task=5000))[1]
 
     def decided(last: int, state: State = state) -> list[Any]:
         facts = snapshot(model_version=V1, stored={V1: 5000}, scored=frozenset(range(1, 5001)))
@@ -242,23 +242,22 @@ def test_many_tasks_that_came_after_a_ranking_are_a_reason_for_another() -> None
     assert decided(6001) == [StartRanking(V1)]
     assert decided(6001, replace(state, scoring_new=True)) == [StartRanking(V1)]
     assert decided(6001, replace(state, ranking_cancelled=True)) == [ScoreNew(V1, tuple(range(5001, 6002)))]
-    small = replace(state, ranking=RankingState(V1, NOON, (), 0, published=True, ranked=100, last_task=5000))
+    small = replace(state, ranking=RankingState(V1, (), 0, published=True, ranked=100, last_task=5000))
     assert decided(5500, small) == [ScoreNew(V1, tuple(range(5001, 5501)))]
     assert decided(5501, small) == [StartRanking(V1)]
 
 
 def test_predictions_that_somebody_deleted_are_no_reason_for_another_ranking() -> None:
-    ranking = RankingState(V1, NOON, (), 0, published=True, ranked=5000, last_task=5000)
+    ranking = RankingState(V1, (), 0, published=True, ranked=5000, last_task=5000)
     facts, state = settled(ranking=ranking)
     facts = replace(facts, pool=tuple(range(1, 5001)), scored=frozenset({1}), stored={V1: 1})
     assert decide(facts, state, SETTINGS) == [ScoreNew(V1, tuple(range(2, 5001)))]
 
 
 def test_a_requested_ranking_follows_a_published_one_and_waits_for_a_running_one() -> None:
-    later = NOON + timedelta(seconds=1)
-    facts, state = settled(rank_requested_at=later)
+    facts, state = settled(ranking_owed=True)
     assert decide(facts, state, SETTINGS) == [StartRanking(V1)]
-    running = replace(state, ranking=RankingState(f"{V1}+r2", NOON, (1,), 1, published=False))
+    running = replace(state, ranking=RankingState(f"{V1}+r2", (1,), 1, published=False))
     assert decide(facts, running, SETTINGS) == [ScoreShards(f"{V1}+r2", (1,))]
 
 
@@ -277,7 +276,7 @@ def test_only_our_own_old_predictions_are_retired() -> None:
     facts, state = settled()
     facts = replace(facts, stored={V1: 2, f"{V1}+r2": 3, "untrained": 1, "somebody's": 9, "": 4}, duplicates=(7,))
     assert decide(facts, state, SETTINGS) == [Retire(("untrained", f"{V1}+r2"), (7,))]
-    coming = replace(state, ranking=RankingState(f"{V1}+r2", NOON, (), 1, published=False))
+    coming = replace(state, ranking=RankingState(f"{V1}+r2", (), 1, published=False))
     assert decide(facts, coming, SETTINGS) == [Retire(("untrained",), (7,))]
 
 
@@ -355,24 +354,20 @@ def test_a_later_training_makes_the_cancellation_history() -> None:
 
 
 def test_a_cancelled_ranking_leaves_the_published_one_at_work() -> None:
-    before = RankingState("yolov5n-v0-000000", NOON, (), 0, published=True)
+    before = RankingState("yolov5n-v0-000000", (), 0, published=True)
     facts, state = settled(
         ranking=before,
         ranking_cancelled=True,
-        rank_cancelled_at=NOON + timedelta(hours=1),
-        rank_requested_at=NOON + timedelta(minutes=1),
     )
     assert decide(facts, state, SETTINGS) == []
     new = replace(facts, pool=(10, 11, 12))
     assert decide(new, state, SETTINGS) == [ScoreNew(before.id, (12,))]
-    asked = replace(state, rank_requested_at=NOON + timedelta(hours=2))
+    asked = replace(state, ranking_owed=True)
     assert decide(facts, asked, SETTINGS) == [StartRanking(V1)]
 
 
 def test_the_first_ranking_cancelled_starts_again_on_request_only() -> None:
-    facts, state = settled(
-        ranking=None, published=None, ranking_cancelled=True, rank_cancelled_at=NOON, rank_requested_at=NOON
-    )
+    facts, state = settled(ranking=None, published=None, ranking_cancelled=True)
     assert decide(facts, state, SETTINGS) == []
-    asked = replace(state, rank_requested_at=NOON + timedelta(hours=2))
+    asked = replace(state, ranking_owed=True)
     assert decide(facts, asked, SETTINGS) == [StartRanking(V1)]

@@ -15,7 +15,7 @@ from al_backend import cycle
 from al_backend.jobs.cancel import TrainingWatch, cancel, note_labels
 from al_backend.jobs.client import job_status, overview, request_ranking, request_training
 from al_backend.jobs.context import job_name
-from al_backend.jobs.current import cancelled_training, current_ranking
+from al_backend.jobs.current import cancelled_training, current_ranking, owed_ranking
 from al_backend.jobs.documents import (
     PUBLISHED,
     RANK_CANCEL,
@@ -311,3 +311,36 @@ def test_a_cancellation_that_came_too_late_changes_nothing(registry: Registry, q
     cancel(queues, registry, PROJECT)
     published(registry, ranking.id)  # by the job that had just looked for the last time
     assert current_ranking(registry, PROJECT).cancelled is None
+
+
+def test_a_request_that_an_earlier_version_met_is_nothing_to_cancel(
+    registry: Registry, queues: Queues, tmp_path: Path
+) -> None:
+    add_version(registry, tmp_path)
+    request_ranking(registry, queues, PROJECT, strategy="random")
+    add_ranking(registry, V1)
+    published(registry, V1)
+    add_version(registry, tmp_path, V2)  # active now, not yet ranked
+    assert cancel(queues, registry, PROJECT).ranking is None
+    assert documents(registry) == [None, None]
+
+
+def test_a_request_is_owed_until_any_ranking_meets_it_or_a_person_cancels_it(
+    registry: Registry, queues: Queues, tmp_path: Path
+) -> None:
+    assert owed_ranking(registry, PROJECT) is None
+    add_version(registry, tmp_path)
+    add_ranking(registry, V1)
+    request_ranking(registry, queues, PROJECT, strategy="random", budget=3)
+    owed = owed_ranking(registry, PROJECT)
+    assert owed is not None
+    assert owed.overrides == {"strategy": "random", "budget": 3}
+    published(registry, V1)
+    cancel(queues, registry, PROJECT)
+    assert owed_ranking(registry, PROJECT) is None
+    request_ranking(registry, queues, PROJECT)
+    again = owed_ranking(registry, PROJECT)
+    assert again is not None
+    assert again.overrides == {}
+    add_ranking(registry, f"{V1}+r2")
+    assert owed_ranking(registry, PROJECT) is None
