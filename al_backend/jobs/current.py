@@ -117,7 +117,7 @@ def owed_ranking(registry: Registry, project_id: int) -> RankingRequest | None:
         return None
     if any(ranking.created_at >= asked for ranking in registry.rankings(project_id)):
         return None
-    return RankingRequest(asked, document["overrides"])
+    return RankingRequest(asked, document.get("overrides") or {})
 
 
 def training_cancelled_at(registry: Registry, project_id: int) -> datetime | None:
