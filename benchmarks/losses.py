@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from benchmarks._bases import BaseRecipe, trained_base
@@ -29,6 +27,7 @@ from model.data.dataset import DetectionDataset
 from model.data.reef import OTHER_SPECIES, SPECIES, write_reef
 from model.detectors import factory
 from model.detectors.torchvision_detector import TorchvisionDetector
+from model.simulation.statistics import interval
 from model.training.config import TrainingConfig
 from model.training.evaluation import evaluate
 
@@ -37,8 +36,6 @@ logger = logging.getLogger(__name__)
 WORK = Path(__file__).resolve().parent.parent / ".build" / "losses"
 METRICS = ("map50", "map50_95")
 POOL_SEED, HELD_OUT_SEED = 302, 303
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""97.5 % points of Student's t for 1, 2, ... degrees of freedom."""
 
 
 def measure(options: Options) -> Outcome:
@@ -117,7 +114,8 @@ def rows(cells: Sequence[Cell], done: dict[Cell, dict[str, Any]]) -> list[dict[s
                 name: np.array([done[Cell(detector, labels, seed, name)][metric] for seed in seeds]) for name in LOSSES
             }
             difference = values["huale"] - values["library"]
-            low, high = interval(difference)
+            known = interval(difference.tolist())
+            low, high = (known.low, known.high) if known is not None else (None, None)
             result.append(
                 {
                     "detector": SHORT[detector],
@@ -127,20 +125,12 @@ def rows(cells: Sequence[Cell], done: dict[Cell, dict[str, Any]]) -> list[dict[s
                     "library": round(float(values["library"].mean()), 4),
                     "huale": round(float(values["huale"].mean()), 4),
                     "difference": round(float(difference.mean()), 4),
-                    "low": low,
-                    "high": high,
+                    "low": None if low is None else round(low, 4),
+                    "high": None if high is None else round(high, 4),
                     "differences": " ".join(f"{value:+.3f}" for value in difference),
                 }
             )
     return result
-
-
-def interval(values: NDArray[np.float64]) -> tuple[float | None, float | None]:
-    """The 95 % interval of the mean by Student's t, for at most 11 values; None for fewer than two."""
-    if len(values) < 2:
-        return None, None
-    reach = STUDENT[len(values) - 2] * float(values.std(ddof=1)) / math.sqrt(len(values))
-    return round(float(values.mean()) - reach, 4), round(float(values.mean()) + reach, 4)
 
 
 def _scenes(folder: Path, plan: Plan, seed: int, count: int) -> DetectionDataset:
