@@ -55,8 +55,14 @@ class CoreSet(WholeImages):
         values = np.sqrt(left.astype(np.float64))
         # No other image is farther from the first than this.
         values[chosen] = [np.sqrt(radius) if np.isfinite(radius) else 2.0 for radius in radii]
+        place = np.full(len(values), len(chosen))
+        place[chosen] = np.arange(len(chosen))
+        if chosen:
+            # Beyond rounding, which would put an image before one that was chosen instead of it.
+            values = np.where(place < len(chosen), values, np.minimum(values, values[chosen[-1]]))
         fitted: Fitted = {"centres": np.round(_thinned(centres), _DECIMALS).tolist()}
-        return Ranked(sorted_by_informativeness(table, values), fitted)
+        ranked = sorted_by_informativeness(table.with_columns(place=pl.Series(place)), values)
+        return Ranked(ranked.sort("place", maintain_order=True).drop("place"), fitted)
 
     def informativeness(self, measurements: pl.DataFrame, context: RankingContext, fitted: Fitted) -> pl.Series:
         """Distance from the nearest centre, in [0, 2]; 2 where there is none."""

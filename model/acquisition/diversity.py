@@ -47,8 +47,8 @@ class Diversified:
     alike as their class histograms overlap, times `(1 + cos) / 2` of their whitened embeddings.
 
     An image too near to one that is labelled or stands before it is left for later, behind the others that could have
-    been chosen, and the next of the ranking moves up. Such images get a place only where nothing else is left, or
-    where `MOST_LOOKED_AT` and `LEAST_LOOKED_AT` end the search.
+    been chosen, and the next of the ranking moves up. Such images get a place only where no other with detections is
+    left, or where `MOST_LOOKED_AT` and `LEAST_LOOKED_AT` end the search.
 
     Later images are placed by the strategy's informativeness alone.
 

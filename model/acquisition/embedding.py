@@ -78,7 +78,7 @@ def squared_distances(points: Points, others: Points) -> Points:
     product *= -2
     product += np.einsum("ij,ij->i", points, points)[:, None]
     product += np.einsum("ij,ij->i", others, others)[None, :]
-    # Rounding leaves about 1e-7 between equal vectors, and would decide their order.
+    # Rounding leaves up to about 9e-7 between equal vectors, and would decide their order.
     product[product < _SAME] = 0
     return product
 

@@ -127,7 +127,8 @@ def explained(
         ).alias(item.column + SHARE)
         for item in shown
     ]
-    place = pl.struct(-pl.col(INFORMATIVENESS), "task_id").rank("ordinal") - 1
+    own = pl.col(INFORMATIVENESS)
+    place = pl.struct(own.is_null().alias("unread"), -own, "task_id").rank("ordinal") - 1
     names = dict.fromkeys(["task_id", INFORMATIVENESS, *(item.column for item in shown)])
     kept = [name for name in table.columns if name in names or name in ("rank", "order_score", "regions", "image")]
     return (

@@ -90,12 +90,14 @@ class Ppal:
         """See `candidate_columns`.
 
         Raises:
-            ValueError: the detector gives no embeddings of boxes; otherwise as `measure`.
+            ValueError: the detector gives no embeddings of boxes, or they are not finite; otherwise as `measure`.
         """
         found = strongest(_objects(require_detections(task_id, detections[View.ORIGINAL], context)), MOST_OBJECTS)
         if len(found) and found.embedding is None:
             raise ValueError(f"task {task_id}: the detector gave no embeddings of boxes, which `ppal` compares")
         vectors = np.zeros((0, 1), np.float32) if found.embedding is None else found.embedding
+        if not np.isfinite(vectors).all():
+            raise ValueError(f"task {task_id}: embeddings of boxes are not finite; the weights are damaged")
         return {
             "object_vectors": projected(vectors).ravel().tolist(),
             "object_classes": found.label.tolist(),

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from model.acquisition.distinct import Images, Scene
 from model.acquisition.embedding import LENGTH
 from model.acquisition.strategy import RankingContext, StrategyConfig, create_strategy, measurement_table
 from model.detections import Detections
@@ -69,6 +70,22 @@ def test_what_is_labelled_need_not_be_chosen() -> None:
 def test_images_that_share_no_class_are_not_alike_however_they_look() -> None:
     pool = {1: image(0, 0.5), 2: image(40, 0.52), 3: image(10, 0.55, kind=1), 4: image(30, 0.6), **LESS}
     assert order(pool, near_duplicate=0.0)[:2] == [1, 3]
+
+
+@pytest.mark.parametrize("degrees", [30, 60, 90, 120, 150])
+def test_likeness_is_the_shared_part_of_the_classes_times_half_of_one_and_the_cosine(degrees: int) -> None:
+    """Of an image turned by an angle and one that shares a part of the classes the one that is less alike is chosen."""
+    circle = np.zeros((12, LENGTH), np.float32)
+    circle[:, 0] = np.cos(np.radians(30.0 * np.arange(12)))
+    circle[:, 1] = np.sin(np.radians(30.0 * np.arange(12)))
+    alike = (1 + math.cos(math.radians(degrees))) / 2
+    turned = degrees // 30
+    for shared, chosen in ((alike - 0.01, 0), (alike + 0.01, turned)):
+        shares = np.tile(np.array([1, 0, 0], np.float32), (12, 1))
+        shares[0] = shared, 0, 1 - shared  # looks as the labelled one does
+        labelled = Images(circle[:1], np.array([[1, 0, 0]], np.float32))
+        scene = Scene(Images(circle, shares), labelled, near_duplicate=0.0, most=12)
+        assert scene.choose(np.array([0, turned]), 1) == [chosen]
 
 
 def test_near_duplicates_are_left_for_later() -> None:

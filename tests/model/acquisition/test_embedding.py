@@ -61,6 +61,18 @@ def test_core_set_without_labels_begins_in_the_middle() -> None:
     assert strategy.rank(pool.clear(), CONTEXT).table.height == 0
 
 
+def test_core_set_begins_with_what_it_chose_whatever_rounding_says() -> None:
+    strategy = create_strategy(StrategyConfig("core_set"))
+    # Ties all around: corners of a hexagon, and each of them twice.
+    corners = {index: 60.0 * index + 17 for index in range(6)}
+    assert ids(strategy, table(corners))[:3] == [0, 3, 1]
+    twice = table(corners | {index + 6: angle for index, angle in corners.items()})
+    four = RankingContext(CONTEXT.classes, CONTEXT.label_counts, seed=0, budget=4)
+    ranked = strategy.rank(twice, four).table
+    assert ranked["task_id"].to_list()[:4] == [0, 3, 1, 2]
+    assert ranked["informativeness"].is_sorted(descending=True)
+
+
 def test_core_set_keeps_few_centres_that_cover_the_rest() -> None:
     strategy = create_strategy(StrategyConfig("core_set"))
     labelled = table({task: task * 360 / 2000 for task in range(2000)})

@@ -44,6 +44,8 @@ def test_weights_decide_what_is_shown_and_which_way_it_counts() -> None:
 
 def test_the_place_by_informativeness_alone() -> None:
     assert explained(ranked(), "random", 5)[OWN_RANK].to_list() == [0, 1, 4, 2, 3]
+    unread = ranked().with_columns(pl.when(pl.col("task_id") != 4).then("informativeness").alias("informativeness"))
+    assert explained(unread, "random", 5)[OWN_RANK].to_list() == [4, 0, 3, 1, 2]
 
 
 @pytest.mark.parametrize("rows", [0, 1])

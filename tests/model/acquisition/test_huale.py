@@ -97,6 +97,19 @@ def test_a_box_under_two_classes_does_not_overlap_itself() -> None:
 # The metrics
 
 
+def test_only_the_hundred_most_confident_boxes_count() -> None:
+    strategy = create_strategy(StrategyConfig("huale"))
+    sure, weak = (LEFT, SURE), (RIGHT, (0.2, 0.3, 0.5))
+
+    def measured(found: Detections) -> tuple[object, object]:
+        views = {View.ORIGINAL: found, View.HFLIP: found}
+        return strategy.measure(1, views, CONTEXT), strategy.measure_candidate(1, views, CONTEXT)
+
+    hundred = measured(view(*[sure] * 100))
+    assert measured(view(weak, *[sure] * 100, weak)) == hundred
+    assert measured(view(weak, *[sure] * 99)) != hundred
+
+
 def test_semantic_affinity_compares_matched_boxes() -> None:
     expected = (js(SURE, HALF) + 0.0) / 2
     original, other = view((LEFT, SURE), (RIGHT, SURE)), view((RIGHT, SURE), (LEFT, HALF))

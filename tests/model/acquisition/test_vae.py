@@ -264,6 +264,24 @@ class Told(Vae):
         return PictureErrors(self._told, self._told, self._told)
 
 
+def test_the_novelty_of_one_object_by_hand() -> None:
+    class Grey(VaeNetwork):
+        """Redraws every picture in one grey."""
+
+        def decode(self, latent: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(latent), 3, 16, 16), 0.5)
+
+    vae = Vae(Grey(16, 4), replace(SMALL, size=16, latent=4))
+    shown = np.full((2, 16, 16, 3), 255, np.uint8)
+    shown[:, 4:12, 4:8], shown[:, 4:12, 8:12] = 51, 153  # 0.2 and 0.6, around their mean by 0.2
+    shown[1, 4:12, 4:12, 0] = 0  # without red: its variance is 0, its error 0.25
+    # The middle half: (0.3^2 + 0.1^2) / 2, over the variance (and 0.0001) to the power of 3/4; the edge is not seen.
+    both = 0.05 / (0.04 + 1e-4) ** 0.75
+    one = (0.25 + 0.05 + 0.05) / 3 / (0.08 / 3 + 1e-4) ** 0.75
+    assert vae.errors(shown).novelty.tolist() == pytest.approx([both, one], rel=1e-5)
+    assert vae.errors(shown).whole.tolist() == pytest.approx([0.2, (0.2 + 0.2 + 0.25) / 3], rel=1e-5)
+
+
 def told(errors: list[list[float]], weights: list[list[float]] | None) -> list[float]:
     """The novelty of images whose objects have these errors and weights."""
     images = [np.zeros((20, 20, 3), np.uint8) for _ in errors]
