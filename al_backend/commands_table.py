@@ -17,7 +17,8 @@ _HEAD = """# Commands
 Written by `python -m al_backend.commands_table`; edit the modules of `al_backend/cli/` instead.
 
 `al-backend [OPTIONS] COMMAND [ARGUMENTS]`. With `--json` a command prints one JSON document on stdout and its logs on
-stderr. The exit status is 0 on success, 1 on failure (for `doctor` an error is one, a warning is none), 2 on wrong use.
+stderr; arguments that cannot be read at all are told on stderr alone. The exit status is 0 on success, 1 on failure
+(for `doctor` an error is one, a warning is none), 2 on wrong use.
 Addresses and secrets come from the environment: [settings](settings.md).
 
 """

@@ -58,4 +58,5 @@ def read_project(
         )
     finally:
         images.close()
-    return SimulationData(f"project {project}", labels.train, labels.validation)
+    held_out = f"the {learning.validation_share:.0%} that a training would hold out"
+    return SimulationData(f"project {project}", labels.train, labels.validation, held_out)

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from al_backend.cli.output import Doors
-from al_backend.errors import BackendError, NoWorker
+from al_backend.errors import BackendError, NoWorker, WrongUse
 from al_backend.jobs.client import error_key, job_status, overview
 from al_backend.jobs.documents import RANK_REQUEST, TRAIN_REQUEST, read_attempt, requested_at
 from al_backend.jobs.queues import QueueName
 from al_backend.registry import Phase
+from model.names import STRATEGIES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,9 +42,11 @@ def check_rankable(doors: Doors, project: int, strategy: str | None) -> None:
     """Refuse a ranking that could never come.
 
     Raises:
-        BackendError: there is no version that could measure the pool, or none that the strategy could ask, or no such
-            strategy.
+        WrongUse: there is no such strategy.
+        BackendError: there is no version that could measure the pool, or none that the strategy could ask.
     """
+    if strategy is not None and strategy not in STRATEGIES:
+        raise WrongUse(f"strategy is {strategy!r}, expected one of: {', '.join(STRATEGIES)}")
     version = doors.registry.active_version(project)
     if version is None:
         raise BackendError(
@@ -53,17 +56,12 @@ def check_rankable(doors: Doors, project: int, strategy: str | None) -> None:
     if strategy is None:
         return
     from al_backend.jobs.strategies import WITHOUT_A_HEAD  # brings polars
-    from model.acquisition.strategy import StrategyConfig, create_strategy
 
     if version.knows == () and strategy not in WITHOUT_A_HEAD:
         raise BackendError(
             f"Nothing is trained yet in project {project}, and what {strategy} would ask the detector is noise: until "
             f"the first training there are {', '.join(WITHOUT_A_HEAD)}."
         )
-    try:
-        create_strategy(StrategyConfig(name=strategy))
-    except ValueError as error:
-        raise BackendError(str(error)) from error
 
 
 def follow_training(doors: Doors, project: int, job: str, console: Console) -> dict[str, Any]:

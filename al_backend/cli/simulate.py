@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console, Group, RenderableType
@@ -23,14 +24,15 @@ from model.detectors.factory import find_base
 from model.errors import ModelError
 from model.names import architectures, is_detector
 from model.simulation.cell import Experiment
-from model.simulation.data import REEF_COUNT, SimulationData, directory_data, reef_data
+from model.simulation.data import REEF_COUNT, SimulationData, directory_data, reef_data, reef_name
 from model.simulation.detectors import FactoryDetectors
 from model.simulation.output import write_report
 from model.simulation.plan import DIVERSITY_SUFFIX, Plan, parse_strategy
-from model.simulation.report import notes
+from model.simulation.report import notes, problem_note
 from model.simulation.results import BASELINE, collect
 from model.simulation.runner import SimulationProgress, run_experiment
 from model.simulation.statistics import Interval
+from model.simulation.store import Store
 from model.simulation.summary import summarise
 from model.training.config import TrainingConfig
 from model.training.loss_config import LossConfig
@@ -109,8 +111,13 @@ def run_simulation(doors: Doors, asked: Asked, console: Console) -> dict[str, An
     plan = _valid(lambda: make_plan(settings, asked))
     base = find_base(settings.detector, doors.registry.base_folder)
     source = FactoryDetectors(settings.detector, settings.image_size, base, may_be_pickled(settings.detector))
+    store = _store(asked.out)
     with display(console) as show:
-        data = _data(doors, settings, asked, lambda done, total: show("images", done, total, None))
+        with store.alone():  # before the pictures of an experiment that goes on could be drawn anew
+            store.refuse_other(plan, source, data_name=_drawn_name(asked))
+            data = _data(doors, settings, asked, lambda done, total: show("images", done, total, None))
+        for sentence in problem_note(data.problems):
+            console.print(f"! {sentence}", markup=False, highlight=False, soft_wrap=True)
         experiment = Experiment(plan, data, source, asked.out)
 
         def progress(now: SimulationProgress) -> None:
@@ -121,7 +128,7 @@ def run_simulation(doors: Doors, asked: Asked, console: Console) -> dict[str, An
                 experiment, device=doors.settings.device, parallel=asked.parallel, on_progress=progress
             )
         )
-    results = collect(experiment, outcome)
+    results = collect(experiment, outcome, others=True)
     files = write_report(results, asked.out)
     return {
         "complete": results.complete,
@@ -253,7 +260,21 @@ def _learning(doors: Doors, asked: Asked) -> LearningSettings:
     own = {"detector": asked.detector, "image_size": asked.image_size}
     learning = doors.settings.learning.overridden({} if record is None else record.overrides)
     learning = learning.overridden({name: value for name, value in own.items() if value is not None})
+    _require_file(learning.detector)
     return learning
+
+
+def _require_file(detector: str) -> None:
+    """Refuse a file that is not there now, and not in every training."""
+    if detector in architectures() or Path(detector).is_file():
+        return
+    if not detector.endswith(".pt"):
+        from model.detectors.yolo_network import network_description  # seconds, for the names that Ultralytics knows
+
+        with suppress(ValueError):
+            network_description(detector)
+            return
+    raise WrongUse(f"detector is {detector!r}: no such file, looked for {Path(detector).absolute()}")
 
 
 def _data(
@@ -276,6 +297,27 @@ def _data(
             "or reef:COUNT for generated pictures."
         )
     return _valid(lambda: directory_data(Path(dataset), split=asked.split, test_split=asked.test_split))
+
+
+def _store(out: Path) -> Store:
+    """The folder of the experiment, made if missing.
+
+    Raises:
+        WrongUse: it cannot be one.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=out, prefix=".probe-"):
+            return Store(out)
+    except OSError as error:
+        expected = "expected a folder that can be written to, or none yet"
+        raise WrongUse(f"--out {out}: {error.strerror or error}; {expected}.") from error
+
+
+def _drawn_name(asked: Asked) -> str | None:
+    """What generated data will be called; None for others."""
+    reef = None if asked.dataset is None else _REEF.fullmatch(asked.dataset)
+    return None if reef is None else reef_name(int(reef[1] or REEF_COUNT))
 
 
 def _valid(make: Callable[[], Value]) -> Value:

@@ -110,6 +110,8 @@ def status_text(document: dict[str, Any]) -> RenderableType:
     if document["problems"]:
         parts.append("Left out of the last training:")
         parts += [f"  {escape(problem)}" for problem in document["problems"][:_SHOWN_UNREADABLE]]
+        if len(document["problems"]) > _SHOWN_UNREADABLE:
+            parts.append("  ... `--json` lists all")
     parts += [f"! {escape(note)}" for note in document["notes"]]
     return Group(*parts)
 

@@ -32,7 +32,8 @@ def read_yolo(data_yaml: Path, split: str) -> DetectionDataset:
     one, is background. Polygons (a class and three points or more) are read as the box around them, key points
     (where `data_yaml` has `kpt_shape`) are passed over; boxes are cut at the image's edge.
     What cannot be used becomes a sentence in `problems`: images that are missing or unreadable, broken lines, and
-    images of whose lines none is sound, because those would pass for background.
+    images of whose lines none is sound, because those would pass for background. So do label files that seem to belong
+    to images without one.
 
     Args:
         data_yaml: names its classes (`names`, a list or a mapping from 0 on) and, per split, a folder (searched
@@ -53,14 +54,21 @@ def read_yolo(data_yaml: Path, split: str) -> DetectionDataset:
         problems.append(f"{data_yaml.name}: nc is {declared}, but {len(classes)} names are given; the names count.")
     roots, key_points = _roots(document, data_yaml), "kpt_shape" in document
     images: list[LabelledImage] = []
+    unlabelled: list[Path] = []
     seen: set[Path] = set()
     for path in _image_paths(_entries(document, data_yaml, split), roots, problems):
         if path.resolve() in seen:
             continue
         seen.add(path.resolve())
-        image = _read_image(path, key_of(path, roots), len(classes), key_points, problems)
+        labels = _label_file(path)
+        image = _read_image(path, labels, key_of(path, roots), len(classes), key_points, problems)
         if image is not None:
             images.append(image)
+            if labels is None:
+                unlabelled.append(path)
+    if images and len(unlabelled) == len(images):
+        problems.append(f"no image has a label file; looked for {_label_path(unlabelled[0])} and the like.")
+    problems += _misnamed(unlabelled)
     return DetectionDataset(classes, images, tuple(problems))
 
 
@@ -208,19 +216,46 @@ def _label_path(image: Path) -> Path:
     return Path(*parts) / f"{image.stem}.txt"
 
 
-def _read_image(path: Path, key: str, num_classes: int, key_points: bool, problems: list[str]) -> LabelledImage | None:
+def _label_file(image: Path) -> Path | None:
+    return next((path for path in (_label_path(image), image.with_suffix(".txt")) if path.exists()), None)
+
+
+def _misnamed(unlabelled: Sequence[Path]) -> Iterator[str]:
+    """Label files without an image, where there are images without a label file."""
+    folders: dict[tuple[Path, Path], list[Path]] = {}
+    for image in unlabelled:
+        folders.setdefault((_label_path(image).parent, image.parent), []).append(image)
+    for (labels, images), without in folders.items():
+        if not labels.is_dir():
+            continue
+        stems = {path.stem for path in images.iterdir() if is_image(path)}
+        strangers = sorted(
+            path.name
+            for path in labels.iterdir()
+            if path.suffix.lower() == ".txt" and (path.suffix != ".txt" or path.stem not in stems)
+        )
+        strangers = [name for name in strangers if name != "classes.txt"]
+        if strangers:
+            yield (
+                f"{len(without)} images without a label file count as background ({told([p.name for p in without])}), "
+                f"while no image is called as {told(strangers)} in {labels}."
+            )
+
+
+def _read_image(
+    path: Path, labels: Path | None, key: str, num_classes: int, key_points: bool, problems: list[str]
+) -> LabelledImage | None:
     try:
         height, width = image_size(path)
     except ImageUnreadable as error:
         problems.append(f"{key}: left out. {error}")
         return None
-    labels = _label_path(path)
-    if not labels.exists():
-        labels = path.with_suffix(".txt")
+    if labels is None:
+        return LabelledImage(key, path, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
     rows: list[tuple[int, float, float, float, float]] = []
     broken: list[str] = []
     try:
-        lines = labels.read_text("utf-8-sig").splitlines() if labels.exists() else []
+        lines = labels.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         problems.append(f"{key}: left out, because its labels in {labels.name} cannot be read: {error}.")
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ REEF_TEST = 200
 TEST_SHARE = 0.25
 SPLIT_SEED = 0
 """The held-out images are the same for all seeds: they are the ruler, not a part of what is measured."""
+_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class SimulationData:
         name: for the report.
         pool: images whose labels are withheld; a task's id is its position in here.
         test: images that no training ever sees.
+        held_out: where these come from, for the report; "" says nothing.
 
     Raises:
         NotEnoughLabels: one of them has no box at all.
@@ -40,14 +42,17 @@ class SimulationData:
     name: str
     pool: DetectionDataset
     test: DetectionDataset
+    held_out: str = ""
 
     def __post_init__(self) -> None:
         if self.pool.classes != self.test.classes:
             raise ValueError(f"the pool has the classes {self.pool.classes}, the held-out images {self.test.classes}")
         for what, dataset in (("pool", self.pool), ("held-out images", self.test)):
             if not dataset.num_boxes:
+                why = "".join(f" {problem}" for problem in dataset.problems[:_SHOWN])
                 raise NotEnoughLabels(
                     f"{self.name}: the {what} ({len(dataset)}) have not one box; an experiment needs labelled objects."
+                    f"{why}"
                 )
         if len({image.key for image in self.pool.images}) != len(self.pool):
             raise ValueError(
@@ -56,6 +61,11 @@ class SimulationData:
         shared = {image.path for image in self.pool.images} & {image.path for image in self.test.images}
         if shared:
             raise ValueError(f"{self.name}: {len(shared)} images are in the pool and held out, e.g. {min(shared)}")
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What the readers had to leave out, each sentence once."""
+        return tuple(dict.fromkeys((*self.pool.problems, *self.test.problems)))
 
     def describe(self) -> dict[str, Any]:
         """Plain values that tell these data from others."""
@@ -114,6 +124,7 @@ def hold_out(dataset: DetectionDataset, name: str, *, share: float = TEST_SHARE)
         name,
         DetectionDataset(dataset.classes, pool, dataset.problems),
         DetectionDataset(dataset.classes, test),
+        f"{share:.0%} of the images, drawn at random",
     )
 
 
@@ -142,7 +153,12 @@ def reef_data(
     held = write_reef(
         folder / "test", test, seed=test_seed, size=(size, size), progress=_shifted(progress, count, whole)
     )
-    return SimulationData(f"reef:{count}", pool, held)
+    return SimulationData(reef_name(count), pool, held, "other scenes")
+
+
+def reef_name(count: int) -> str:
+    """What generated data are called."""
+    return f"reef:{count}"
 
 
 def directory_data(
@@ -158,22 +174,28 @@ def directory_data(
         share: of the pool, in that case.
 
     Raises:
-        DatasetUnreadable: see `read_dataset`.
+        DatasetUnreadable: see `read_dataset`; also where `val` is named and cannot be read. A `test` that cannot is
+            a problem of the pool, because many data sets name one that is not given away.
     """
     pool = read_dataset(path, split=split)
-    name = path.name or str(path)
+    whole = path.resolve()
+    name = f"{whole.parent.name}/{whole.name}" if whole.is_file() else whole.name or str(path)
     if test_split is not None:
-        return SimulationData(name, pool, read_dataset(path, split=test_split, classes=pool.classes))
+        held = read_dataset(path, split=test_split, classes=pool.classes)
+        return SimulationData(name, pool, held, f"split {test_split}")
     used = {image.path for image in pool.images}
     for candidate in (*VALIDATION, "test"):
         if candidate not in recognise(path).splits or candidate == split:
             continue
         try:
             test = read_dataset(path, split=candidate, classes=pool.classes)
-        except DatasetUnreadable:
-            continue  # a split that is named and not there, as often with `test`
+        except DatasetUnreadable as error:
+            if candidate in VALIDATION:
+                raise
+            pool = replace(pool, problems=(*pool.problems, f"split {candidate}: {error}"))
+            continue
         if test.num_boxes and not used & {image.path for image in test.images}:
-            return SimulationData(name, pool, test)
+            return SimulationData(name, pool, test, f"split {candidate}")
     return hold_out(pool, name, share=share)
 
 

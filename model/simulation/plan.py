@@ -134,7 +134,11 @@ def parse_strategy(text: str, config: StrategyConfig | None = None) -> tuple[str
     """
     name = text.removesuffix(DIVERSITY_SUFFIX)
     chosen = replace(config or StrategyConfig(), name=name, diversity=text.endswith(DIVERSITY_SUFFIX))
-    create_strategy(chosen)
+    try:
+        create_strategy(chosen)
+    except ValueError as error:
+        hint = f"; what follows a name can only be {DIVERSITY_SUFFIX}" if "+" in text else ""
+        raise ValueError(f"{error}{hint}") from None
     return text, chosen
 
 

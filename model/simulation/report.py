@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -125,6 +126,7 @@ def notes(results: Results) -> list[str]:
     if results.missing_full:
         found.append(f"{results.missing_full} trainings on everything are missing, so the reference is not complete.")
     found += [f"Failed: {sentence}" for sentence in results.failures]
+    found += problem_note(results.problems)
     found += _left_out(results)
     found += _unreadable(results)
     if len(results.made_on) > 1:
@@ -135,6 +137,7 @@ def notes(results: Results) -> list[str]:
         )
     found += _regime(results)
     found += _beyond_full(results)
+    found += _exhausted(results)
     if len(results.settings["seeds"]) == 1:
         found.append("One seed only: no interval can be given, and differences may be chance.")
     if BASELINE not in results.settings["strategies"]:
@@ -185,13 +188,35 @@ def _unreadable(results: Results) -> list[str]:
     return [f"{len(sentences)} images could not be read, and count nowhere: {shown}"]
 
 
+def problem_note(problems: Sequence[str]) -> list[str]:
+    """What the readers of the data left out, in one sentence; none where that is nothing."""
+    if not problems:
+        return []
+    shown = " ".join(problems[:_SHOWN])
+    more = f" And {len(problems) - _SHOWN} more; results.json lists all." if len(problems) > _SHOWN else ""
+    return [f"Not everything in the data could be used: {shown}{more}"]
+
+
+def _exhausted(results: Results) -> list[str]:
+    """A warning where strategies had no choice left, because then they cannot differ."""
+    whole = results.data["pool_images"]
+    ended = [c for c in results.curves if c.points and c.points[-1].labels >= whole]
+    if not ended:
+        return []
+    return [
+        f"{len(ended)} of {len(results.curves)} curves end with all {whole:,} images of the pool labelled, where no "
+        "strategy differs from another: take a smaller --initial, --budget or --cycles, or more images."
+    ]
+
+
 def _beyond_full(results: Results) -> list[str]:
     """A warning where full supervision is no upper end, because then a share of it is easily reached."""
     found, summaries = [], summarise(results)
     for losses in results.settings["losses"]:
         full = full_level(results, losses)
         ends = {s.strategy: s.last for s in summaries if s.losses == losses}
-        above = {name: last for name, last in ends.items() if full is not None and last[2] > full}
+        whole = results.data["pool_images"]
+        above = {n: last for n, last in ends.items() if full is not None and last[2] > full and last[0] < whole}
         if not above:
             continue
         best = max(above, key=lambda name: above[name][2])
@@ -259,9 +284,11 @@ def _ap50(points: Sequence[Point], name: str) -> str:
 
 def _facts(results: Results) -> str:
     data, settings = results.data, results.settings
+    held_out = f" ({results.held_out})" if results.held_out else ""
     return (
         f"{data['pool_images']:,} images with {data['pool_boxes']:,} boxes of {len(data['classes'])} classes, "
-        f"{data['test_images']:,} images held out; detector {results.detector.get('architecture', 'unknown')}; "
+        f"{data['test_images']:,} images held out{held_out}; "
+        f"detector {results.detector.get('architecture', 'unknown')}; "
         f"{settings['initial']:,} labels at the start, {settings['budget']:,} per cycle, {settings['cycles']} cycles, "
         f"{len(settings['seeds'])} seed{'s' if len(settings['seeds']) != 1 else ''}."
     )
@@ -312,7 +339,7 @@ def _gain(gain: Interval | None) -> str:
 
 
 def _count(value: float | None) -> str:
-    return _NOTHING if value is None else f"{value:,.0f}"
+    return _NOTHING if value is None else f"{math.ceil(value):,}"
 
 
 def _shares(counts: Sequence[int]) -> list[float]:

@@ -106,6 +106,9 @@ class Results:
         curves: seed by seed.
         full: trainings on the whole pool; empty where they were left out.
         failures: cells that failed, one sentence each.
+        problems: what the readers of the data had to leave out, one sentence each.
+        held_out: where the held-out images come from; "" where that is not known.
+        missing_full: trainings on the whole pool that were asked for and are not there.
         ended_early: whether somebody stopped it.
         made_at: ISO 8601, UTC.
         versions: of Python and packages, when the report was made; for the trainings see `made_on`.
@@ -118,6 +121,9 @@ class Results:
     curves: tuple[Curve, ...]
     full: tuple[Full, ...]
     failures: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    held_out: str = ""
+    missing_full: int = 0
     ended_early: bool = False
     made_at: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -127,12 +133,6 @@ class Results:
     def complete(self) -> bool:
         """Whether every curve is there in full, and every training on the whole pool that was asked for."""
         return all(curve.complete for curve in self.curves) and not self.missing_full and not self.failures
-
-    @property
-    def missing_full(self) -> int:
-        """Trainings on the whole pool that were asked for and are not there."""
-        wanted = len(self.settings["seeds"]) * len(self.settings["losses"]) if self.settings["full"] else 0
-        return max(0, wanted - len(self.full))
 
     def groups(self) -> dict[tuple[str, str], list[Curve]]:
         """Curves that can be averaged, by strategy and losses, in the order of the settings; see `left_out`."""
@@ -170,48 +170,67 @@ class Results:
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Results:
         """The results that `as_dict` described."""
-        given = {name: document[name] for name in cls.__dataclass_fields__}
+        given = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
         given["curves"] = tuple(
             Curve(**{**curve, "points": tuple(map(_point, curve["points"]))}) for curve in document["curves"]
         )
         given["full"] = tuple(Full(full["losses"], full["seed"], _point(full["point"])) for full in document["full"])
-        given["failures"] = tuple(document["failures"])
+        given["failures"], given["problems"] = tuple(document["failures"]), tuple(document.get("problems", ()))
         return cls(**given)
 
 
-def collect(experiment: Experiment, outcome: Outcome | None = None) -> Results:
+def collect(experiment: Experiment, outcome: Outcome | None = None, *, others: bool = False) -> Results:
     """Read what is there of an experiment, finished or not.
 
     Args:
-        experiment: its strategies, losses and seeds are read; others in the same folder are left out.
+        experiment: its strategies, losses and seeds are read.
         outcome: of the run; None when nothing ran just now.
+        others: whether to read other curves in the same folder, too, as far as they are complete.
     """
     plan, store = experiment.plan, experiment.store
     curves = [_curve(cell, store.cycles(cell), plan.cycles) for cell in plan.cells()]
-    full = [
-        Full(losses, seed, _stored_point(document))
-        for seed in plan.seeds
-        for losses, _ in plan.losses
-        if plan.full and (document := store.full(losses, seed)) is not None
-    ]
+    strategies = {label: plain(asdict(config)) for label, config in plan.strategies}
+    losses = {label: plain(asdict(config)) for label, config in plan.losses}
+    asked = [(label, seed) for seed in plan.seeds for label, _ in plan.losses] if plan.full else []
+    references = list(asked)
+    if others:
+        beside = [cell for cell in store.known_cells() if cell not in plan.cells()]
+        more = [curve for cell in beside if (curve := _curve(cell, store.cycles(cell), plan.cycles)).complete]
+        curves += more
+        known = store.known_settings()
+        # Random order stays the first of the lines, where it was.
+        strategies = _joined(known["strategies"], strategies, {curve.strategy for curve in more})
+        losses = _joined(known["losses"], losses, {curve.losses for curve in more})
+        references = list(dict.fromkeys([*asked, *((curve.losses, curve.seed) for curve in curves)]))
+    stored = {pair: store.full(*pair) for pair in references}
+    full = [Full(*pair, _stored_point(document)) for pair, document in stored.items() if document is not None]
     return Results(
         data=plain(experiment.data.describe()),
         detector=plain(experiment.source.describe()),
         settings={
             **plan.common(),
-            "strategies": {label: plain(asdict(config)) for label, config in plan.strategies},
-            "losses": {label: plain(asdict(config)) for label, config in plan.losses},
-            "seeds": list(plan.seeds),
+            "strategies": strategies,
+            "losses": losses,
+            "seeds": sorted({*plan.seeds, *(curve.seed for curve in curves)}) if others else list(plan.seeds),
             "full": plan.full,
         },
         curves=tuple(curves),
         full=tuple(full),
         failures=tuple(outcome.failures) if outcome else (),
+        problems=experiment.data.problems,
+        held_out=experiment.data.held_out,
+        missing_full=sum(stored[pair] is None for pair in asked),
         ended_early=outcome.ended_early if outcome else False,
         made_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         versions=versions(),
         hardware=hardware(),
     )
+
+
+def _joined(known: Mapping[str, Any], own: Mapping[str, Any], others: set[str]) -> dict[str, Any]:
+    """Settings by label, those of others in the order in which the folder knows them."""
+    kept = {label: config for label, config in known.items() if label in own or label in others}
+    return {**kept, **own}
 
 
 def _curve(cell: Cell, documents: Sequence[Mapping[str, Any]], cycles: int) -> Curve:

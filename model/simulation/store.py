@@ -42,30 +42,46 @@ class Store:
     def prepare(self, plan: Plan, data: SimulationData, source: DetectorSource) -> None:
         """Write the manifest, or check that the one that is there allows this experiment.
 
-        More strategies, losses and seeds may join what is there; everything else must be the same.
+        More strategies, losses and seeds may join what is there; everything else must be the same. Where nothing was
+        finished yet, another experiment may take the folder. What the data are called does not matter.
 
         Raises:
             SimulationError: the folder holds another experiment; the message names the differences.
         """
+        labels, fixed = _labels(plan), _fixed(plan, source)
+        known = self.refuse_other(plan, source, data)
         self.folder.mkdir(parents=True, exist_ok=True)
-        labels = {
-            "strategies": {label: plain(asdict(config)) for label, config in plan.strategies},
-            "losses": {label: plain(asdict(config)) for label, config in plan.losses},
-        }
-        fixed = {
-            "format": FORMAT,
-            **plan.common(),
-            "data": plain(data.describe()),
-            "detector": plain(source.describe()),
-        }
+        both = {kind: known.get(kind, {}) | labels[kind] for kind in labels}
+        write_json(self._manifest, {**fixed, "data": plain(data.describe()), **both})
+
+    def refuse_other(
+        self, plan: Plan, source: DetectorSource, data: SimulationData | None = None, *, data_name: str | None = None
+    ) -> dict[str, Any]:
+        """See `prepare`; nothing is written.
+
+        Args:
+            plan: of the experiment that is to begin.
+            source: likewise.
+            data: likewise; None while they are not read.
+            data_name: what they will be called, where that tells them from others before they are there.
+
+        Returns:
+            Strategies and losses, by label, that the folder knows.
+        """
         found = read_json(self._manifest)
+        if not self._has_results():
+            return {}
         if found is None:
-            if (self.folder / "cells").exists():
-                raise SimulationError(f"{self.folder} has results and no manifest.json that can be read; use another.")
-            write_json(self._manifest, {**fixed, **labels})
-            return
+            raise SimulationError(f"{self.folder} has results and no manifest.json that can be read; use another.")
+        labels, fixed = _labels(plan), _fixed(plan, source)
         known = {kind: dict(found.pop(kind)) for kind in labels}
+        there = found.pop("data")
         different = differences(found, fixed)
+        if data is not None:
+            here = plain(data.describe())
+            different += differences({**there, "name": here["name"]}, here, "data.")
+        elif data_name is not None:
+            different += differences({"name": there["name"]}, {"name": data_name}, "data.")
         for kind, configs in labels.items():
             both = {label: config for label, config in configs.items() if label in known[kind]}
             different += differences({label: known[kind][label] for label in both}, both, f"{kind}.")
@@ -74,7 +90,32 @@ class Store:
                 f"{self.folder} holds an experiment with other settings, which must not be mixed with these: "
                 f"{'; '.join(different[:5])}. Use another folder, or the settings of this one."
             )
-        write_json(self._manifest, {**fixed, **{kind: known[kind] | labels[kind] for kind in labels}})
+        return known
+
+    def known_cells(self) -> list[Cell]:
+        """All curves that have at least one finished cycle, by name of their folder; empty without a manifest."""
+        manifest = read_json(self._manifest)
+        if manifest is None:
+            return []
+        names = {entry.name for entry in (self.folder / "cells").glob("*") if any(entry.glob("cycle-*.json"))}
+        known = [
+            Cell(strategy, losses, int(seed))
+            for strategy in manifest["strategies"]
+            for losses in manifest["losses"]
+            for name in names
+            if (seed := name.removeprefix(f"{strategy}-{losses}-")).isdecimal() and seed != name
+        ]
+        return sorted(known, key=lambda cell: (cell.seed, cell.name))
+
+    def known_settings(self) -> dict[str, Any]:
+        """Strategies and losses that the folder knows, as plain values by label."""
+        manifest = read_json(self._manifest) or {}
+        return {kind: dict(manifest.get(kind, {})) for kind in ("strategies", "losses")}
+
+    def _has_results(self) -> bool:
+        """Whether anything was finished, or begun so that it could go on."""
+        kept = (file for part in ("cells", "full", "starts") for file in (self.folder / part).rglob("*"))
+        return any(file.is_file() and file.name != ".lock" for file in kept)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -130,6 +171,19 @@ class Store:
     @property
     def _manifest(self) -> Path:
         return self.folder / "manifest.json"
+
+
+def _labels(plan: Plan) -> dict[str, Any]:
+    """What may join an experiment, by label."""
+    return {
+        "strategies": {label: plain(asdict(config)) for label, config in plan.strategies},
+        "losses": {label: plain(asdict(config)) for label, config in plan.losses},
+    }
+
+
+def _fixed(plan: Plan, source: DetectorSource) -> dict[str, Any]:
+    """What may not change, beside the data."""
+    return {"format": FORMAT, **plan.common(), "detector": plain(source.describe())}
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

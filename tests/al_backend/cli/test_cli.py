@@ -200,7 +200,9 @@ def test_rank_needs_a_version_and_a_known_strategy(registry: Registry, tmp_path:
     registry.register_project(3, label_config="<View/>", overrides={})
     assert "al-backend train 3" in run("rank", "3").stderr
     add_version(registry, "yolov5n-v1-aaaaaa", 1, folder=tmp_path)
-    assert "guessing" in run("rank", "3", "--strategy", "guessing").stderr
+    unknown = run("rank", "3", "--strategy", "guessing")
+    assert unknown.exit_code == 2
+    assert "strategy is 'guessing', expected one of: al_vae," in unknown.stderr
 
 
 def test_before_the_first_training_no_strategy_that_asks_the_head_can_be_chosen(
@@ -215,6 +217,7 @@ def test_before_the_first_training_no_strategy_that_asks_the_head_can_be_chosen(
     assert (
         "until the first training there are random, core_set, typical" in run("rank", "3", "--strategy", "huale").stderr
     )
+    assert "strategy is 'typcal', expected one of" in run("rank", "3", "--strategy", "typcal").stderr
     assert "al-backend up" in run("rank", "3", "--strategy", "random").stderr
     assert "al-backend up" in run("rank", "3").stderr, "without one it only lacks a Redis"
 
@@ -324,7 +327,7 @@ STATUS = {
     },
     "published": None,
     "unreadable": [{"task": task, "reason": "no such file [404]"} for task in range(12)],
-    "problems": ["task 7: a label that the config does not name"],
+    "problems": [f"task {task}: a label that the config does not name" for task in range(100, 111)],
     "workers": {"train": 1, "predict": 0},
     "jobs": [{"kind": "score", "status": "queued", "project": 3, "progress": None}],
     "notes": ["No worker takes the queues predict; start `al-backend worker`."],
@@ -354,6 +357,8 @@ def test_status_shows_what_a_person_asks_first(monkeypatch: pytest.MonkeyPatch, 
     ):
         assert words in result.stdout, words
     assert "task 10:" not in result.stdout
+    assert "task 110:" not in result.stdout
+    assert result.stdout.count("`--json` lists all") == 2
     assert json.loads(run("status", "3", "--json").stdout) == STATUS
 
 

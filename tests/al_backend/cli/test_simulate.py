@@ -21,7 +21,11 @@ from al_backend.cli.simulate import Asked, display, make_plan
 from al_backend.settings import load_settings
 from model.data.reef import write_reef
 from model.data.yolo import write_yolo
+from model.detectors.factory import find_base
+from model.simulation.data import reef_data
+from model.simulation.detectors import FactoryDetectors
 from model.simulation.results import Results
+from model.simulation.store import Store
 
 
 @pytest.fixture(autouse=True)
@@ -126,7 +130,9 @@ def test_ctrl_c_ends_with_a_report_of_what_is_there(tmp_path: Path) -> None:
     [
         (["nowhere"], "nowhere is neither a file nor a folder", 1),
         (["reef:40", "--strategies", "random,magic"], "strategy is 'magic', expected one of", 2),
+        (["reef:40", "--strategies", "random,huale+diversty"], "what follows a name can only be +diversity", 2),
         (["reef:40", "--strategies", "random,random"], "named once", 2),
+        (["reef:40", "--detector", "own.yaml"], "detector is 'own.yaml': no such file, looked for /", 2),
         (["reef:40", "--detector", "yolo5n"], "detector is 'yolo5n', expected one of: yolov5n", 2),
         (["reef:40", "--losses", "huale,own"], "losses are own", 2),
         (["reef:40", "--split", "train"], "Only data sets on disk have splits", 2),
@@ -136,6 +142,66 @@ def test_what_it_refuses(tmp_path: Path, arguments: list[str], sentence: str, co
     result = run(*arguments, "--out", tmp_path / "out", "--json")
     assert result.exit_code == code
     assert sentence in json.loads(result.stdout)["error"]
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_folder_that_cannot_be_one(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("")
+    result = run("reef:40", "--out", tmp_path / "file" / below, "--json")
+    assert result.exit_code == 2
+    assert f"--out {tmp_path / 'file' / below}: " in json.loads(result.stdout)["error"]
+    assert "expected a folder that can be written to" in json.loads(result.stdout)["error"]
+
+
+def test_a_refused_call_leaves_the_pictures_alone(tmp_path: Path) -> None:
+    """They would be another size, while a run beside it, or one that goes on later, keeps the boxes of the old."""
+    out = tmp_path / "out"
+    arguments = ["--out", out, "--detector", "yolov5n", "--iterations", 1, "--device", "cpu", "--no-full"]
+    arguments += ["--strategies", "random", "--seeds", 1, "--cycles", 1, "--initial", 4, "--parallel", 1]
+    start = ["reef:8", *arguments, "--image-size", 64]
+    data = reef_data(out / "reef", 8, size=64)
+    settings = load_settings().learning.overridden({"detector": "yolov5n", "image_size": 64})
+    plan = make_plan(
+        settings,
+        Asked("reef:8", out, strategies="random", seeds=1, cycles=1, full=False, initial=4, iterations=1),
+    )
+    store = Store(out)
+    store.prepare(plan, data, FactoryDetectors("yolov5n", 64, find_base("yolov5n", None)))
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.jpg")}
+    assert before
+    # While another one works, nothing is touched at all.
+    with store.alone():
+        busy = run(*start[:-1], 96)
+        assert (busy.exit_code, "Another simulation is writing" in busy.stderr) == (1, True)
+    store.write_cycle(plan.cells()[0], {"cycle": 0})
+    size = "detector.image_size: 64 there, 96 here"
+    for other, told in (([*start[:-1], 96], size), (["reef:9", *start[1:]], "data.name: reef:8 there, reef:9 here")):
+        refused = run(*other)
+        assert refused.exit_code == 1
+        assert told in refused.stderr
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.jpg")} == before
+
+
+@pytest.mark.slow
+def test_more_strategies_later_and_what_could_not_be_read(tmp_path: Path) -> None:
+    folder = tmp_path / "reef"
+    write_yolo(write_reef(tmp_path / "a", 12, seed=1, size=(64, 64)), folder, split="train")
+    write_yolo(write_reef(tmp_path / "b", 6, seed=2, size=(64, 64)), folder, split="val")
+    sorted((folder / "labels" / "train").glob("*.txt"))[0].write_text("fisch 0.5 0.5 0.1 0.1\n")
+    arguments = [folder, "--out", tmp_path / "out", "--detector", "yolov5n", "--seeds", 1, "--device", "cpu"]
+    arguments += ["--initial", 4, "--budget", 3, "--cycles", 1, "--iterations", 2, "--image-size", 64, "--parallel", 1]
+    first = run(*arguments, "--strategies", "random,uncertainty")
+    assert first.exit_code == 0, first.output
+    told = "Not everything in the data could be used"
+    assert told in first.stderr, "before hours of training"
+    assert told in first.stdout
+    second = run(*arguments, "--strategies", "core_set", "--json")
+    document = json.loads(second.stdout)
+    assert [item["strategy"] for item in document["strategies"]] == ["random", "uncertainty", "core_set"]
+    assert document["complete"]
+    results = Results.from_dict(json.loads(Path(document["results"]).read_text()))
+    assert "fisch" in results.problems[0]
+    assert results.held_out == "split val"
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,27 @@ class TestLayout:
         np.testing.assert_allclose(box, [20, 30, 30, 70], atol=1e-4)
 
 
+class TestLabelFiles:
+    def test_background_is_no_problem(self, home: Path) -> None:
+        (home / "labels/train/c.txt").unlink()
+        put_text(home / "labels/train/classes.txt", "fish\ncrab\n")
+        put_image(home / "images/train/b.jpg")
+        dataset = read_yolo(home / "data.yaml", "train")
+        assert (len(dataset), dataset.problems) == (4, ())
+
+    @pytest.mark.parametrize(("name", "image"), [("c.TXT", "c.jpg"), ("cc.txt", "c.jpg")])
+    def test_files_that_belong_to_no_image_are_named(self, home: Path, name: str, image: str) -> None:
+        (home / "labels/train/c.txt").rename(home / "labels/train" / name)
+        (problem,) = read_yolo(home / "data.yaml", "train").problems
+        assert problem.startswith(f"1 images without a label file count as background ({image})")
+        assert f"no image is called as {name} in {home / 'labels/train'}" in problem
+
+    def test_no_label_file_at_all(self, home: Path) -> None:
+        (home / "labels").rename(home / "Labels")
+        (problem,) = read_yolo(home / "data.yaml", "train").problems
+        assert problem == f"no image has a label file; looked for {home / 'labels/train/a.txt'} and the like."
+
+
 class TestNames:
     @pytest.mark.parametrize(
         ("names", "expected"),

@@ -9,7 +9,7 @@ import pytest
 from model.data.coco import write_coco
 from model.data.voc import write_voc
 from model.data.yolo import write_yolo
-from model.errors import NotEnoughLabels
+from model.errors import DatasetUnreadable, NotEnoughLabels
 from model.simulation.data import SimulationData, directory_data, hold_out, reef_data
 from tests.model.simulation.fake_experiment import draw
 
@@ -36,8 +36,44 @@ def test_splits_of_a_directory(tmp_path: Path) -> None:
     assert len(directory_data(folder).test) == 2
     write_yolo(draw(tmp_path / "c", [None, 1, None], seed=2), folder, split="val")
     assert len(directory_data(folder).test) == 3
+    assert directory_data(folder).held_out == "split val"
     chosen = directory_data(folder, split="test", test_split="train")
-    assert (len(chosen.pool), len(chosen.test), chosen.name) == (2, 4, "yolo")
+    assert (len(chosen.pool), len(chosen.test), chosen.name, chosen.held_out) == (2, 4, "yolo", "split train")
+
+
+def test_a_split_that_is_named_and_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "yolo"
+    write_yolo(draw(tmp_path / "a", [0, 1, 2, 0]), folder, split="train")
+    data_yaml = folder / "data.yaml"
+    document = data_yaml.read_text()
+    # The test part of many data sets is not given away.
+    data_yaml.write_text(f"{document}test: images/gone\n")
+    data = directory_data(folder)
+    assert data.held_out == "25% of the images, drawn at random"
+    assert len(data.problems) == 1
+    assert data.problems[0].startswith("split test: 'images/gone' does not exist")
+    # The validation part is what was meant to be held out.
+    data_yaml.write_text(f"{document}val: images/vall\n")
+    with pytest.raises(DatasetUnreadable, match="'images/vall' does not exist"):
+        directory_data(folder)
+    data_yaml.write_text(document)
+    monkeypatch.chdir(folder)
+    assert directory_data(Path()).name == "yolo"
+    assert directory_data(Path("data.yaml")).name == "yolo/data.yaml"
+
+
+def test_what_a_reader_left_out_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "yolo"
+    for split in ("train", "val"):
+        write_yolo(draw(tmp_path / split, [0, 1, 2, 0]), folder, split=split)
+        sorted((folder / "labels" / split).glob("*.txt"))[1].write_text("7 0.5 0.5 0.2 0.2\n")
+    data = directory_data(folder)
+    assert len(data.problems) == 2
+    assert all(f"of images/{split}/" in text for text, split in zip(data.problems, ("train", "val"), strict=True))
+    for file in (folder / "labels" / "train").glob("*.txt"):
+        file.unlink()
+    with pytest.raises(NotEnoughLabels, match=r"the pool \(4\) have not one box.* no image has a label file"):
+        directory_data(folder)
 
 
 @pytest.mark.parametrize("write", [write_voc, write_coco, write_yolo])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -273,9 +274,48 @@ class TestGoingOn:
         # 4 before; then 3 more for seed 0, whose first training is there, and 1 + 3 + 3 for seed 1.
         assert len(trainings(log)) == 4 + 3 + 7
         assert results.complete
-        # A smaller experiment reports on its own curves alone.
-        results, _ = run(Experiment(plan("huale", full=False), data, source, folder))
+        # A smaller experiment reports on its own curves alone, unless the others are asked for.
+        smaller = Experiment(plan("huale", full=False), data, source, folder)
+        results, outcome = run(smaller)
         assert [curve.strategy for curve in results.curves] == ["huale"]
+        (folder / "cells" / "random-library-1" / "cycle-003.json").unlink()
+        every = collect(smaller, outcome, others=True)
+        assert sorted((curve.strategy, curve.seed) for curve in every.curves) == [
+            ("huale", 0),
+            ("huale", 1),
+            ("random", 0),
+        ]
+        assert every.complete
+        assert (list(every.settings["strategies"]), every.settings["seeds"]) == (["random", "huale"], [0, 1])
+
+    def test_references_of_other_curves_stay_in_the_report(self, data: SimulationData, tmp_path: Path) -> None:
+        run(Experiment(plan("random", seeds=2), data, Fakes(), tmp_path))
+        more = Experiment(plan("huale", full=False), data, Fakes(), tmp_path)
+        results, outcome = run(more)
+        assert (len(results.full), results.missing_full) == (0, 0)
+        every = collect(more, outcome, others=True)
+        assert [full.seed for full in every.full] == [0, 1]
+        assert every.complete
+        missing = collect(Experiment(plan("huale", seeds=3), data, Fakes(), tmp_path))
+        assert (len(missing.full), missing.missing_full) == (2, 1)
+
+    def test_where_nothing_was_finished_another_experiment_may_begin(
+        self, data: SimulationData, tmp_path: Path
+    ) -> None:
+        class Missing(Fakes):
+            def create(self, classes: Sequence[str], *, seed: int, device: str) -> Fake:
+                raise ValueError("no such file")
+
+        _, outcome = run(Experiment(plan("random"), data, Missing(), tmp_path))
+        assert len(outcome.failures) == 2
+        assert run(Experiment(plan("random", budget=4), data, Fakes(), tmp_path))[0].complete
+        with pytest.raises(SimulationError, match="budget: 4 there, 3 here"):
+            run(Experiment(plan("random"), data, Fakes(), tmp_path))
+
+    def test_what_the_data_are_called_does_not_matter(self, data: SimulationData, tmp_path: Path) -> None:
+        run(Experiment(plan("random"), data, Fakes(), tmp_path))
+        results, _ = run(Experiment(plan("random"), replace(data, name="same"), Fakes(), tmp_path))
+        assert (results.complete, results.data["name"]) == (True, "same")
 
     @pytest.mark.parametrize(
         ("other", "named"),
@@ -314,6 +354,31 @@ class TestGoingOn:
 
 
 class TestTrouble:
+    def test_images_that_no_training_could_read_are_no_labels(self, tmp_path: Path) -> None:
+        data = sample(tmp_path / "images")
+        damaged = [image for index, image in enumerate(data.pool.images) if index % 3 == 0]
+
+        class Skips(Fake):
+            def fit(self, train: DetectionDataset, *rest: Any) -> TrainingReport:
+                gone = tuple(f"{image.key}: truncated" for image in train.images if image in damaged)
+                return replace(super().fit(train, *rest), skipped=gone)
+
+        class Source(Fakes):
+            def create(self, classes: Sequence[str], *, seed: int, device: str) -> Fake:
+                return Skips(self, classes)
+
+        results, outcome = run(Experiment(plan("random"), data, Source(), tmp_path / "out"))
+        assert not outcome.failures
+        (curve,) = results.curves
+        sound = {image.key: len(image.label) for image in data.pool.images if image not in damaged}
+        known: list[str] = []
+        for point in curve.points:
+            known += [key for key in point.labelled if key in sound]
+            assert (point.labels, point.boxes) == (len(known), sum(sound[key] for key in known))
+            assert sum(point.class_counts.values()) == point.boxes
+        assert curve.points[-1].labels < 12
+        assert results.full[0].point.labels == 16
+
     def test_a_cell_that_fails_leaves_the_others_alone(self, data: SimulationData, tmp_path: Path) -> None:
         chosen, _ = run(Experiment(plan(full=False), data, Fakes(), tmp_path / "1"))
         random, uncertainty = chosen.curves

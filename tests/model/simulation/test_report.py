@@ -31,6 +31,9 @@ def test_a_page_that_needs_nothing_else() -> None:
     names = re.findall(r' id="([^"]+)"', page)
     assert len(names) == len(set(names)), "two drawings share the names of their parts"
     assert "300 labels instead of 400" in page
+    assert "20 images held out; detector" in page
+    told = replace(results(CURVES), held_out="split val")
+    assert "20 images held out (split val); detector" in report_page(told)
     assert "fish &amp; &lt;chips&gt;" in page
     assert "<eel>" not in page
     assert "abacus" in page
@@ -39,6 +42,11 @@ def test_a_page_that_needs_nothing_else() -> None:
         assert f">{text}</text>" in curves
     assert ">cycle</text>" in balance
     assert ">&lt;eel&gt;</text>" in balance
+
+
+def test_labels_to_a_level_are_whole_ones() -> None:
+    """Level 0.4356: huale has 0.4 with 300 labels and 0.45 with 400, so 371.2 are needed, and 371 are too few."""
+    assert "<td>372</td>" in report_page(results(CURVES, full={0: 0.484, 1: 0.484}))
 
 
 def test_the_same_results_give_the_same_page() -> None:
@@ -112,9 +120,23 @@ class TestNotes:
             "4 images could not be read, and count nowhere: test/9: broken; pool/1: broken; pool/2: broken; ..."
         ]
 
+    def test_what_the_readers_left_out(self) -> None:
+        three = replace(results(CURVES), problems=("a.jpg: damaged.", "b.txt: line 2.", "c.jpg: gone."))
+        assert notes(three) == ["Not everything in the data could be used: a.jpg: damaged. b.txt: line 2. c.jpg: gone."]
+        more = replace(three, problems=(*three.problems, "d.jpg: damaged.", "e.jpg: damaged."))
+        assert notes(more)[0].endswith("c.jpg: gone. And 2 more; results.json lists all.")
+        assert Results.from_dict(json.loads(json.dumps(more.as_dict()))).problems == more.problems
+
+    def test_a_pool_that_is_labelled_to_the_end(self) -> None:
+        found = results(CURVES, full={0: 0.3, 1: 0.3})
+        assert "passed the training on everything" in notes(found)[0]
+        small = replace(found, data={**found.data, "pool_images": 400})
+        (note,) = notes(small)
+        assert note.startswith("4 of 4 curves end with all 400 images of the pool labelled")
+
     def test_a_reference_that_is_not_there_yet(self) -> None:
         found = results(CURVES, full={0: 0.5})
-        found = replace(found, settings={**found.settings, "full": True})
+        found = replace(found, missing_full=1)
         assert not found.complete
         assert notes(found) == ["1 trainings on everything are missing, so the reference is not complete."]
 
