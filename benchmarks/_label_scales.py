@@ -34,13 +34,18 @@ VARIANTS = {
 }
 """What the sources of two strategies leave open; the last two were measured before `spread` became the default."""
 LOSSES = ((LIBRARY, LossConfig()), (HUALE, LossConfig.huale()))
-CELLS, TWICE, ANOTHER = "cells", "twice", "another"
+CELLS, TWICE, ANOTHER, THIRD = "cells", "twice", "another", "third"
 """Folders of experiments."""
+DRAWS = {ANOTHER: 1, THIRD: 2}
+"""Of the scenes; those of all other experiments are of draw 0."""
 DIVERSE, CROSSES, FIRST_IMAGES = "with-diversity", "losses", "first images"
 CONFIRMED = tuple(one for one in VARIANTS if one not in ("huale-signs", "huale-sum"))
 """Of `VARIANTS`, compared once more on another draw of scenes."""
-SPREAD = (BASELINE, "huale", "huale-disagreement")
-PARTS = (DIVERSE, CROSSES, ANOTHER, FIRST_IMAGES)
+AGGREGATIONS = (BASELINE, DEFAULT, "uncertainty-max", "uncertainty-mean")
+"""Of `VARIANTS`, compared on a third draw, because the first two put them in different orders."""
+FEWER = (*AGGREGATIONS, "huale", "huale-disagreement")
+"""Of `VARIANTS`, those that are compared with SSDlite, too."""
+PARTS = (DIVERSE, CROSSES, ANOTHER, THIRD, FIRST_IMAGES)
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,9 @@ LONG = (BASELINE, DEFAULT, "huale", "ppal")
 ALL = (BASELINE, *STRATEGIES, *(f"{name}{DIVERSITY_SUFFIX}" for name in STRATEGIES))
 FULL = (
     Scale("yolov5n", "yolov5n", 600, 300, 160, 400, 8, 20, 20, 5, 5, ALL, variants=tuple(VARIANTS)),
-    Scale("ssdlite", SSDLITE, 600, 300, 224, 300, 8, 20, 20, 5, 5, ALL, variants=SPREAD, freeze=18),
+    Scale(
+        "ssdlite", SSDLITE, 600, 300, 224, 300, 8, 20, 20, 5, 5, ALL, variants=FEWER, freeze=18
+    ),
     Scale("ssdlite-long", SSDLITE, 600, 300, 224, 600, 8, 20, 20, 5, 5, LONG, parts=(), freeze=18),
 )
 QUICK = (Scale("yolov5n", "yolov5n", 60, 30, 96, 40, 8, 10, 10, 1, 2, (BASELINE, DEFAULT, "huale+diversity")),)
@@ -105,5 +112,7 @@ def stages(plan: Plan, scale: Scale) -> Iterator[tuple[str, Plan, str]]:
         yield CROSSES, replace(plan, strategies=tuple(map(parse_strategy, CROSSED)), losses=LOSSES), CELLS
     if ANOTHER in scale.parts:
         yield ANOTHER, replace(plan, strategies=tuple((one, VARIANTS[one]) for one in CONFIRMED)), ANOTHER
+    if THIRD in scale.parts:
+        yield THIRD, replace(plan, strategies=tuple((one, VARIANTS[one]) for one in AGGREGATIONS)), THIRD
     if scale.variants:
         yield "variants", replace(plan, strategies=tuple((one, VARIANTS[one]) for one in scale.variants)), CELLS

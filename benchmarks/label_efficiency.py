@@ -5,7 +5,7 @@ them portion by portion, a detector is trained on what is labelled after each, a
 with the same number of steps. All strategies share the initial sets and training seeds, so that differences are paired.
 
 Thresholds and variants were chosen on these scenes, and an interval over seeds leaves out which scenes were drawn. So
-random order, the default and HUALE are compared again on another draw, on which nothing was chosen.
+random order, HUALE and the variants of the default are compared again on another draw, the aggregations on a third.
 
 A learning curve says something about labels only in the right regime. So the initial sets are also trained twice as
 long: if that helps as much as all the labels of the pool do, the curves measure how long was trained.
@@ -31,11 +31,11 @@ from benchmarks._first_images import first_rows, measure_first
 from benchmarks._kept_curves import keep_curves, restore_curves
 from benchmarks._label_goals import diversity_effect, losses_effect, promises, regime
 from benchmarks._label_scales import (
-    ANOTHER,
     BASE_NAMES,
     CELLS,
     CROSSES,
     DIVERSE,
+    DRAWS,
     FIRST,
     FIRST_IMAGES,
     FULL,
@@ -81,7 +81,7 @@ def measure(options: Options) -> Outcome:
         if go_on and kept.is_file():
             restore_curves(kept, work)
         whole = _measure(work, scale, outcome, go_on=go_on, report=options.report)
-        keep_curves(work, (CELLS, TWICE, ANOTHER), work / CURVES)
+        keep_curves(work, (CELLS, TWICE, *DRAWS), work / CURVES)
         if not whole:
             outcome.notes.append("Ended early: what had been measured until then is above.")
             break
@@ -108,7 +108,7 @@ def _measure(work: Path, scale: Scale, outcome: Outcome, *, go_on: bool, report:
     found: dict[str, Results] = {}
     whole = True
     for stage, its_plan, folder in stages(plan, scale):
-        shown = drawn("another-data", 1) if folder == ANOTHER else data
+        shown = drawn(f"{folder}-data", DRAWS[folder]) if folder in DRAWS else data
         experiment = Experiment(its_plan, shown, source, work / folder)
         if report:
             with experiment.store.alone():
@@ -127,14 +127,15 @@ def _measure(work: Path, scale: Scale, outcome: Outcome, *, go_on: bool, report:
     rows: dict[str, Iterable[dict[str, Any]]] = {
         "strategies": map(_row, summarise(strategies)),
         "the diversity step against none": diversity_effect(strategies),
-        **{part: map(_row, summarise(found[part])) for part in (CROSSES, ANOTHER, "variants") if part in found},
+        **{part: map(_row, summarise(found[part])) for part in (CROSSES, *DRAWS, "variants") if part in found},
         "HUALE's losses against the library's": losses_effect(found[CROSSES]) if CROSSES in found else [],
         FIRST_IMAGES: first_rows(begun, FIRST),
     }
     outcome.results += [{"detector": who, "part": part, **_plain(row)} for part in rows for row in rows[part]]
     outcome.goals += [*regime(who, strategies, found.get("twice")), *promises(who, strategies, scale.seeds)]
-    if ANOTHER in found:
-        outcome.goals += promises(f"{who}, another draw", found[ANOTHER], scale.seeds)
+    for draw in DRAWS:
+        if draw in found:
+            outcome.goals += promises(f"{who}, {draw} draw", found[draw], scale.seeds)
     outcome.notes.append(
         f"{who}: {scale.pool} images in the pool, {scale.test} held out, {scale.image_size} px, {scale.iterations} "
         f"steps of {scale.batch_size} images. gain: area under the curve of mAP50 above that of random order (losses: "
