@@ -59,4 +59,9 @@ def read_project(
     finally:
         images.close()
     held_out = f"the {learning.validation_share:.0%} that a training would hold out"
-    return SimulationData(f"project {project}", labels.train, labels.validation, held_out)
+    return SimulationData(project_name(project), labels.train, labels.validation, held_out)
+
+
+def project_name(project: int) -> str:
+    """What the data of a project are called."""
+    return f"project {project}"

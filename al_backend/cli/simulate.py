@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -111,10 +111,11 @@ def run_simulation(doors: Doors, asked: Asked, console: Console) -> dict[str, An
     plan = _valid(lambda: make_plan(settings, asked))
     base = find_base(settings.detector, doors.registry.base_folder)
     source = FactoryDetectors(settings.detector, settings.image_size, base, may_be_pickled(settings.detector))
+    _check_data(asked)
     store = _store(asked.out)
     with display(console) as show:
         with store.alone():  # before the pictures of an experiment that goes on could be drawn anew
-            store.refuse_other(plan, source, data_name=_drawn_name(asked))
+            store.refuse_other(plan, source, data_name=_known_name(asked))
             data = _data(doors, settings, asked, lambda done, total: show("images", done, total, None))
         for sentence in problem_note(data.problems):
             console.print(f"! {sentence}", markup=False, highlight=False, soft_wrap=True)
@@ -266,22 +267,22 @@ def _learning(doors: Doors, asked: Asked) -> LearningSettings:
 
 def _require_file(detector: str) -> None:
     """Refuse a file that is not there now, and not in every training."""
-    if detector in architectures() or Path(detector).is_file():
+    if detector in architectures() or (detector.endswith(".pt") and Path(detector).is_file()):
         return
-    if not detector.endswith(".pt"):
-        from model.detectors.yolo_network import network_description  # seconds, for the names that Ultralytics knows
+    missing = f"detector is {detector!r}: no such file, looked for {Path(detector).absolute()}"
+    if detector.endswith(".pt"):
+        raise WrongUse(missing)
+    from model.detectors.yolo_network import network_description  # seconds, for the names that Ultralytics knows
 
-        with suppress(ValueError):
-            network_description(detector)
-            return
-    raise WrongUse(f"detector is {detector!r}: no such file, looked for {Path(detector).absolute()}")
+    try:
+        network_description(detector)
+    except ValueError as error:
+        raise WrongUse(missing if isinstance(error.__cause__, FileNotFoundError) else str(error)) from error
 
 
 def _data(
     doors: Doors, settings: LearningSettings, asked: Asked, progress: Callable[[int, int], None]
 ) -> SimulationData:
-    if (asked.split or asked.test_split) and (asked.dataset is None or _REEF.fullmatch(asked.dataset)):
-        raise WrongUse("Only data sets on disk have splits: leave --split and --test-split out.")
     if asked.project is not None:
         from al_backend.labelled_project import read_project
 
@@ -291,12 +292,19 @@ def _data(
     if reef is not None:
         size = min(settings.image_size, _REEF_SIZE)
         return reef_data(asked.out / "reef", int(reef[1] or REEF_COUNT), size=size, progress=progress)
-    if not Path(dataset).exists():
+    return _valid(lambda: directory_data(Path(dataset), split=asked.split, test_split=asked.test_split))
+
+
+def _check_data(asked: Asked) -> None:
+    """Refuse what can be seen to be no data before a folder is made for them."""
+    on_disk = asked.dataset is not None and _REEF.fullmatch(asked.dataset) is None
+    if (asked.split or asked.test_split) and not on_disk:
+        raise WrongUse("Only data sets on disk have splits: leave --split and --test-split out.")
+    if on_disk and not Path(str(asked.dataset)).exists():
         raise BackendError(
-            f"{dataset} is neither a file nor a folder; expected a VOC, COCO or YOLO data set, "
+            f"{asked.dataset} is neither a file nor a folder; expected a VOC, COCO or YOLO data set, "
             "or reef:COUNT for generated pictures."
         )
-    return _valid(lambda: directory_data(Path(dataset), split=asked.split, test_split=asked.test_split))
 
 
 def _store(out: Path) -> Store:
@@ -314,8 +322,12 @@ def _store(out: Path) -> Store:
         raise WrongUse(f"--out {out}: {error.strerror or error}; {expected}.") from error
 
 
-def _drawn_name(asked: Asked) -> str | None:
-    """What generated data will be called; None for others."""
+def _known_name(asked: Asked) -> str | None:
+    """What generated data or a project will be called; None for data sets on disk, which cost nothing to read."""
+    if asked.project is not None:
+        from al_backend.labelled_project import project_name  # brings the clients
+
+        return project_name(asked.project)
     reef = None if asked.dataset is None else _REEF.fullmatch(asked.dataset)
     return None if reef is None else reef_name(int(reef[1] or REEF_COUNT))
 

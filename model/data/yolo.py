@@ -20,6 +20,7 @@ from model.data.files import SPLITS, copy_image, file_names, is_image, key_of, s
 from model.errors import DatasetUnreadable, ImageUnreadable
 from model.images import image_size
 
+_ANY_CLASS = 2**31
 _OVERHANG = 0.01
 """How far beyond [0, 1] a coordinate may lie, by rounding, before it counts as not normalised."""
 
@@ -232,14 +233,23 @@ def _misnamed(unlabelled: Sequence[Path]) -> Iterator[str]:
         strangers = sorted(
             path.name
             for path in labels.iterdir()
-            if path.suffix.lower() == ".txt" and (path.suffix != ".txt" or path.stem not in stems)
+            if path.suffix.lower() == ".txt" and (path.suffix != ".txt" or path.stem not in stems) and _is_labels(path)
         )
-        strangers = [name for name in strangers if name != "classes.txt"]
         if strangers:
             yield (
                 f"{len(without)} images without a label file count as background ({told([p.name for p in without])}), "
                 f"while no image is called as {told(strangers)} in {labels}."
             )
+
+
+def _is_labels(path: Path) -> bool:
+    """Whether a text file begins as labels do, and not as a list of images or of classes does."""
+    try:
+        lines = (line for line in path.read_text("utf-8-sig").splitlines() if line.strip())
+        _parse(next(lines, ""), _ANY_CLASS, False)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _read_image(

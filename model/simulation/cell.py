@@ -130,12 +130,6 @@ def run_full(experiment: Experiment, losses: str, seed: int, *, device: str, thr
     report(1, "")
 
 
-def _without(dataset: DetectionDataset, skipped: Sequence[str]) -> DetectionDataset:
-    """The images that no sentence `KEY: reason` is about."""
-    images = [image for image in dataset.images if not any(text.startswith(f"{image.key}: ") for text in skipped)]
-    return DetectionDataset(dataset.classes, images)
-
-
 class _Worker:
     """Trains and measures on the images that are labelled so far."""
 
@@ -194,12 +188,10 @@ class _Worker:
             raise SimulationError(
                 f"none of the held-out images with a box can be read: {'; '.join(evaluation.skipped[:3])}"
             )
-        # Nobody labels a picture that cannot be shown, and nothing was learnt from it.
-        learnt = _without(train, report.skipped)
-        counts = dict(zip(learnt.classes, learnt.class_counts().tolist(), strict=True))
+        counts = dict(zip(train.classes, train.class_counts().tolist(), strict=True))
         return detector, {
-            "labels": len(learnt),
-            "boxes": learnt.num_boxes,
+            "labels": len(train),
+            "boxes": train.num_boxes,
             "class_counts": counts,
             "metrics": evaluation.as_dict(),
             "training": report.as_dict(),

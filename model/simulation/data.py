@@ -196,6 +196,8 @@ def directory_data(
             continue
         if test.num_boxes and not used & {image.path for image in test.images}:
             return SimulationData(name, pool, test, f"split {candidate}")
+        why = "some of its images are in the pool" if test.num_boxes else "it has no box"
+        pool = replace(pool, problems=(*pool.problems, f"split {candidate} is not held out: {why}.", *test.problems))
     return hold_out(pool, name, share=share)
 
 

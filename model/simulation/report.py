@@ -199,14 +199,18 @@ def problem_note(problems: Sequence[str]) -> list[str]:
 
 def _exhausted(results: Results) -> list[str]:
     """A warning where strategies had no choice left, because then they cannot differ."""
-    whole = results.data["pool_images"]
-    ended = [c for c in results.curves if c.points and c.points[-1].labels >= whole]
+    ended = [curve for curve in results.curves if _took_all(curve, results)]
     if not ended:
         return []
     return [
-        f"{len(ended)} of {len(results.curves)} curves end with all {whole:,} images of the pool labelled, where no "
-        "strategy differs from another: take a smaller --initial, --budget or --cycles, or more images."
+        f"{len(ended)} of {len(results.curves)} curves end with all {results.data['pool_images']:,} images of the pool "
+        "labelled, where no strategy differs from another: take a smaller --initial, --budget or --cycles, or more "
+        "images."
     ]
+
+
+def _took_all(curve: Curve, results: Results) -> bool:
+    return sum(len(point.labelled) for point in curve.points) >= results.data["pool_images"]
 
 
 def _beyond_full(results: Results) -> list[str]:
@@ -214,9 +218,10 @@ def _beyond_full(results: Results) -> list[str]:
     found, summaries = [], summarise(results)
     for losses in results.settings["losses"]:
         full = full_level(results, losses)
-        ends = {s.strategy: s.last for s in summaries if s.losses == losses}
-        whole = results.data["pool_images"]
-        above = {n: last for n, last in ends.items() if full is not None and last[2] > full and last[0] < whole}
+        # With all labelled it is the same training by another seed.
+        chose = {c.strategy for c in results.curves if c.losses == losses and not _took_all(c, results)}
+        ends = {s.strategy: s.last for s in summaries if s.losses == losses and s.strategy in chose}
+        above = {name: last for name, last in ends.items() if full is not None and last[2] > full}
         if not above:
             continue
         best = max(above, key=lambda name: above[name][2])

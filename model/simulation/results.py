@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
+import numpy as np
+
+from model.data.dataset import DetectionDataset
 from model.simulation.cell import Experiment
 from model.simulation.environment import hardware, versions
 from model.simulation.plan import Cell, plain
@@ -23,7 +26,8 @@ class Point:
     """One training of a curve.
 
     Attributes:
-        labels: images that it learnt from.
+        labels: labelled images, without those that any training or strategy of the experiment could not read: nobody
+            labels what cannot be shown.
         boxes: true boxes in them.
         class_counts: boxes per class in them.
         metrics: on the held-out images.
@@ -103,8 +107,8 @@ class Results:
         data: what it worked on, see `SimulationData.describe`.
         detector: see `DetectorSource.describe`.
         settings: see `Plan.common`; and `strategies` and `losses` by label.
-        curves: seed by seed.
-        full: trainings on the whole pool; empty where they were left out.
+        curves: seed by seed; behind them those that were in the folder already, where these were asked for, too.
+        full: trainings on the whole pool, as far as they are there; where they were left out, those of earlier curves.
         failures: cells that failed, one sentence each.
         problems: what the readers of the data had to leave out, one sentence each.
         held_out: where the held-out images come from; "" where that is not known.
@@ -175,6 +179,9 @@ class Results:
             Curve(**{**curve, "points": tuple(map(_point, curve["points"]))}) for curve in document["curves"]
         )
         given["full"] = tuple(Full(full["losses"], full["seed"], _point(full["point"])) for full in document["full"])
+        if "missing_full" not in document:  # of an older release
+            wanted = len(document["settings"]["seeds"]) * len(document["settings"]["losses"])
+            given["missing_full"] = max(0, wanted - len(document["full"])) if document["settings"]["full"] else 0
         given["failures"], given["problems"] = tuple(document["failures"]), tuple(document.get("problems", ()))
         return cls(**given)
 
@@ -204,6 +211,9 @@ def collect(experiment: Experiment, outcome: Outcome | None = None, *, others: b
         references = list(dict.fromkeys([*asked, *((curve.losses, curve.seed) for curve in curves)]))
     stored = {pair: store.full(*pair) for pair in references}
     full = [Full(*pair, _stored_point(document)) for pair, document in stored.items() if document is not None]
+    unread = _unread(experiment.data.pool, curves, full)
+    if unread:
+        curves, full = _without(unread, experiment.data.pool, curves, full)
     return Results(
         data=plain(experiment.data.describe()),
         detector=plain(experiment.source.describe()),
@@ -225,6 +235,52 @@ def collect(experiment: Experiment, outcome: Outcome | None = None, *, others: b
         versions=versions(),
         hardware=hardware(),
     )
+
+
+def _unread(pool: DetectionDataset, curves: Sequence[Curve], full: Sequence[Full]) -> set[str]:
+    """Keys of the pool's images that some training or strategy could not read.
+
+    A short training draws only some of its images, so the others tell what it has not noticed.
+    """
+    points = [*(point for curve in curves for point in curve.points), *(item.point for item in full)]
+    sentences = {text for point in points for text in (*point.training.get("skipped", ()), *point.unreadable)}
+    if not sentences:
+        return set()
+    keys = {image.key for image in pool.images}
+    return {key for text in sentences if (key := _key_of(text, keys)) is not None}
+
+
+def _key_of(sentence: str, keys: set[str]) -> str | None:
+    """Which image a sentence `KEY: reason` is about; the longest key, because a key may hold a colon, too."""
+    end = sentence.rfind(": ")
+    while end > 0 and sentence[:end] not in keys:
+        end = sentence.rfind(": ", 0, end)
+    return sentence[:end] if end > 0 else None
+
+
+def _without(
+    unread: set[str], pool: DetectionDataset, curves: Sequence[Curve], full: Sequence[Full]
+) -> tuple[list[Curve], list[Full]]:
+    """The same curves with what was labelled counted without some images: alike for all, and never falling."""
+    labels = {image.key: image.label for image in pool.images}
+
+    def counted(point: Point, keys: Sequence[str]) -> Point:
+        shown = [key for key in keys if key not in unread]
+        counts = np.zeros(len(pool.classes), np.int64)
+        for key in shown:
+            counts += np.bincount(labels[key], minlength=len(pool.classes))
+        by_class = dict(zip(pool.classes, counts.tolist(), strict=True))
+        return replace(point, labels=len(shown), boxes=int(counts.sum()), class_counts=by_class)
+
+    found = []
+    for curve in curves:
+        known: list[str] = []
+        points = []
+        for point in curve.points:
+            known += point.labelled
+            points.append(counted(point, known))
+        found.append(replace(curve, points=tuple(points)))
+    return found, [replace(item, point=counted(item.point, list(labels))) for item in full]
 
 
 def _joined(known: Mapping[str, Any], own: Mapping[str, Any], others: set[str]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Store:
         """Write the manifest, or check that the one that is there allows this experiment.
 
         More strategies, losses and seeds may join what is there; everything else must be the same. Where nothing was
-        finished yet, another experiment may take the folder. What the data are called does not matter.
+        begun yet, another experiment may take the folder.
 
         Raises:
             SimulationError: the folder holds another experiment; the message names the differences.
@@ -79,7 +79,8 @@ class Store:
         different = differences(found, fixed)
         if data is not None:
             here = plain(data.describe())
-            different += differences({**there, "name": here["name"]}, here, "data.")
+            same = _same_place(there["name"], here["name"])
+            different += differences({**there, "name": here["name"]} if same else there, here, "data.")
         elif data_name is not None:
             different += differences({"name": there["name"]}, {"name": data_name}, "data.")
         for kind, configs in labels.items():
@@ -115,7 +116,7 @@ class Store:
     def _has_results(self) -> bool:
         """Whether anything was finished, or begun so that it could go on."""
         kept = (file for part in ("cells", "full", "starts") for file in (self.folder / part).rglob("*"))
-        return any(file.is_file() and file.name != ".lock" for file in kept)
+        return any(file.is_file() and not file.name.startswith(".") for file in kept)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -171,6 +172,15 @@ class Store:
     @property
     def _manifest(self) -> Path:
         return self.folder / "manifest.json"
+
+
+def _same_place(name: str, other: str) -> bool:
+    """Whether two names may be of one data set: a folder, or the file in it that describes it.
+
+    Any other name may be of other pictures with the same boxes, which the digest does not see.
+    """
+    short, long = sorted((name, other), key=len)
+    return short == long or long.startswith(f"{short}/") or long.endswith(f"/{short}")
 
 
 def _labels(plan: Plan) -> dict[str, Any]:

@@ -133,6 +133,7 @@ def test_ctrl_c_ends_with_a_report_of_what_is_there(tmp_path: Path) -> None:
         (["reef:40", "--strategies", "random,huale+diversty"], "what follows a name can only be +diversity", 2),
         (["reef:40", "--strategies", "random,random"], "named once", 2),
         (["reef:40", "--detector", "own.yaml"], "detector is 'own.yaml': no such file, looked for /", 2),
+        (["reef:40", "--detector", "yolov8.yaml"], "has the scales n, s, m, l, x, and its file name says none", 2),
         (["reef:40", "--detector", "yolo5n"], "detector is 'yolo5n', expected one of: yolov5n", 2),
         (["reef:40", "--losses", "huale,own"], "losses are own", 2),
         (["reef:40", "--split", "train"], "Only data sets on disk have splits", 2),
@@ -142,6 +143,8 @@ def test_what_it_refuses(tmp_path: Path, arguments: list[str], sentence: str, co
     result = run(*arguments, "--out", tmp_path / "out", "--json")
     assert result.exit_code == code
     assert sentence in json.loads(result.stdout)["error"]
+    if code == 1:
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("below", ["", "deeper"])

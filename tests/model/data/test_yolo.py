@@ -118,10 +118,19 @@ class TestLabelFiles:
 
     @pytest.mark.parametrize(("name", "image"), [("c.TXT", "c.jpg"), ("cc.txt", "c.jpg")])
     def test_files_that_belong_to_no_image_are_named(self, home: Path, name: str, image: str) -> None:
-        (home / "labels/train/c.txt").rename(home / "labels/train" / name)
+        put_text(home / "labels/train/c.txt", SOUND).rename(home / "labels/train" / name)
         (problem,) = read_yolo(home / "data.yaml", "train").problems
         assert problem.startswith(f"1 images without a label file count as background ({image})")
         assert f"no image is called as {name} in {home / 'labels/train'}" in problem
+
+    def test_texts_beside_images_are_no_labels(self, tmp_path: Path) -> None:
+        for name in ("a", "b"):
+            put_image(tmp_path / "all" / f"{name}.jpg")
+        put_text(tmp_path / "all/a.txt", SOUND)
+        put_text(tmp_path / "all/train.txt", "a.jpg\nb.jpg\n")
+        put_text(tmp_path / "all/README.txt", "Fish, mostly.\n")
+        data_yaml = put_text(tmp_path / "data.yaml", "train: all\nnames: [fish, crab]\n")
+        assert read_yolo(data_yaml, "train").problems == ()
 
     def test_no_label_file_at_all(self, home: Path) -> None:
         (home / "labels").rename(home / "Labels")

@@ -70,9 +70,15 @@ def test_what_a_reader_left_out_is_kept(tmp_path: Path) -> None:
     data = directory_data(folder)
     assert len(data.problems) == 2
     assert all(f"of images/{split}/" in text for text, split in zip(data.problems, ("train", "val"), strict=True))
+    for file in (folder / "labels" / "val").glob("*.txt"):
+        file.write_text("7 0.5 0.5 0.2 0.2\n")
+    without = directory_data(folder)
+    assert without.held_out == "25% of the images, drawn at random"
+    assert "split val is not held out: it has no box." in without.problems
+    assert len(without.problems) == 6, "with what was wrong there"
     for file in (folder / "labels" / "train").glob("*.txt"):
         file.unlink()
-    with pytest.raises(NotEnoughLabels, match=r"the pool \(4\) have not one box.* no image has a label file"):
+    with pytest.raises(NotEnoughLabels, match=r"the pool \(3\) have not one box.* no image has a label file"):
         directory_data(folder)
 
 

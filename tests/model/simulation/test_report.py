@@ -130,9 +130,17 @@ class TestNotes:
     def test_a_pool_that_is_labelled_to_the_end(self) -> None:
         found = results(CURVES, full={0: 0.3, 1: 0.3})
         assert "passed the training on everything" in notes(found)[0]
-        small = replace(found, data={**found.data, "pool_images": 400})
+        # Each of four points has two new keys; that one of them could not be read changes nothing.
+        small = replace(found, data={**found.data, "pool_images": 8})
         (note,) = notes(small)
-        assert note.startswith("4 of 4 curves end with all 400 images of the pool labelled")
+        assert note.startswith("4 of 4 curves end with all 8 images of the pool labelled")
+
+    def test_an_older_release_counted_the_missing_references_later(self) -> None:
+        document = results(CURVES, full={0: 0.5}).as_dict()
+        document["settings"]["full"] = True
+        del document["missing_full"], document["problems"], document["held_out"]
+        again = Results.from_dict(json.loads(json.dumps(document)))
+        assert (again.missing_full, again.problems, again.complete) == (1, (), False)
 
     def test_a_reference_that_is_not_there_yet(self) -> None:
         found = results(CURVES, full={0: 0.5})
