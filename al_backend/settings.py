@@ -30,7 +30,7 @@ class LearningSettings(BaseModel):
         "entropy", description="Uncertainty of one detection."
     )
     aggregation: Literal["sum", "mean", "max"] = Field(
-        "sum", description="How an image's uncertainties become one informativeness."
+        "max", description="How an image's uncertainties become one informativeness."
     )
     class_weights: bool = Field(True, description="Weigh detections by the inverse frequency of their class.")
     empty_policy: Literal["first", "last"] = Field(

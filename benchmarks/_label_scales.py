@@ -19,20 +19,22 @@ FIRST = ("typical", "core_set")
 """Strategies that can choose the first images, beside random order."""
 CROSSED = (BASELINE, "huale")
 """With HUALE's losses and without: two selectors by two losses."""
+_SUM = StrategyConfig(DEFAULT, aggregation="sum")
 _DISAGREEMENT = StrategyConfig("huale", huale_category="disagreement")
 VARIANTS = {
     BASELINE: StrategyConfig("random"),
     DEFAULT: StrategyConfig(DEFAULT),
-    "uncertainty-unweighted": StrategyConfig(DEFAULT, class_weights=False),
-    "uncertainty-max": StrategyConfig(DEFAULT, aggregation="max"),
     "uncertainty-mean": StrategyConfig(DEFAULT, aggregation="mean"),
-    "uncertainty-margin": StrategyConfig(DEFAULT, uncertainty="margin"),
+    "uncertainty-sum": _SUM,
+    "uncertainty-sum-unweighted": replace(_SUM, class_weights=False),
+    "uncertainty-sum-margin": replace(_SUM, uncertainty="margin"),
     "huale": StrategyConfig("huale"),
     "huale-disagreement": _DISAGREEMENT,
     "huale-signs": replace(_DISAGREEMENT, huale_weights=(1.0, -1.0, 1.0, -1.0)),
     "huale-sum": replace(_DISAGREEMENT, huale_entropy="sum"),
 }
-"""What the sources of two strategies leave open; the last two were measured before `spread` became the default."""
+"""What the sources of two strategies leave open. The last two of each were measured before `max` and `spread` became
+the defaults."""
 LOSSES = ((LIBRARY, LossConfig()), (HUALE, LossConfig.huale()))
 CELLS, TWICE, ANOTHER, THIRD = "cells", "twice", "another", "third"
 """Folders of experiments."""
@@ -41,9 +43,9 @@ DRAWS = {ANOTHER: 1, THIRD: 2}
 DIVERSE, CROSSES, FIRST_IMAGES = "with-diversity", "losses", "first images"
 CONFIRMED = tuple(one for one in VARIANTS if one not in ("huale-signs", "huale-sum"))
 """Of `VARIANTS`, compared once more on another draw of scenes."""
-AGGREGATIONS = (BASELINE, DEFAULT, "uncertainty-max", "uncertainty-mean")
+AGGREGATIONS = (BASELINE, DEFAULT, "uncertainty-mean", "uncertainty-sum")
 """Of `VARIANTS`, compared on a third draw, because the first two put them in different orders."""
-FEWER = (*AGGREGATIONS, "huale", "huale-disagreement")
+FEWER = (BASELINE, DEFAULT, "uncertainty-sum", "huale", "huale-disagreement")
 """Of `VARIANTS`, those that are compared with SSDlite, too."""
 PARTS = (DIVERSE, CROSSES, ANOTHER, THIRD, FIRST_IMAGES)
 

@@ -66,7 +66,7 @@ class StrategyConfig:
 
     name: str = "uncertainty"
     uncertainty: str = "entropy"
-    aggregation: str = "sum"
+    aggregation: str = "max"
     class_weights: bool = True
     empty_policy: str = "last"
     retrieval: float | None = None

@@ -38,7 +38,7 @@ _BOXES = Component("boxes", "Boxes", "How many objects the detector sees.")
 
 _COMPONENTS: dict[str, tuple[Component, ...]] = {
     "uncertainty": (
-        Component("uncertainty", "Uncertainty", "How unsure the detector is about its boxes, over the whole image."),
+        Component("uncertainty", "Uncertainty", "How unsure the detector is about boxes, rare classes counting more."),
         _BOXES,
     ),
     "huale": (
