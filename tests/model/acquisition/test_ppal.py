@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -209,3 +210,11 @@ def test_a_detector_without_embeddings_is_refused() -> None:
     strategy = create_strategy(StrategyConfig("ppal"))
     with pytest.raises(ValueError, match="task 4: the detector gave no embeddings of boxes"):
         strategy.measure_candidate(4, {View.ORIGINAL: bare}, CONTEXT)
+
+
+def test_an_embedding_that_is_not_finite_costs_its_image_and_not_the_ranking() -> None:
+    found = image((0, 0, 0.5))
+    assert found.embedding is not None
+    broken = replace(found, embedding=np.full_like(found.embedding, np.nan))
+    with pytest.raises(ValueError, match="task 4: embeddings of boxes are not finite"):
+        create_strategy(StrategyConfig("ppal")).measure_candidate(4, {View.ORIGINAL: broken}, CONTEXT)
