@@ -43,7 +43,7 @@ DRAWS = {ANOTHER: 1, THIRD: 2}
 DIVERSE, CROSSES, FIRST_IMAGES = "with-diversity", "losses", "first images"
 CONFIRMED = tuple(one for one in VARIANTS if one not in ("huale-signs", "huale-sum"))
 """Of `VARIANTS`, compared once more on another draw of scenes."""
-AGGREGATIONS = (BASELINE, DEFAULT, "uncertainty-mean", "uncertainty-sum")
+AGAIN = (BASELINE, DEFAULT, "uncertainty-mean", "uncertainty-sum", "huale")
 """Of `VARIANTS`, compared on a third draw, because the first two put them in different orders."""
 FEWER = (BASELINE, DEFAULT, "uncertainty-sum", "huale", "huale-disagreement")
 """Of `VARIANTS`, those that are compared with SSDlite, too."""
@@ -113,6 +113,6 @@ def stages(plan: Plan, scale: Scale) -> Iterator[tuple[str, Plan, str]]:
     if ANOTHER in scale.parts:
         yield ANOTHER, replace(plan, strategies=tuple((one, VARIANTS[one]) for one in CONFIRMED)), ANOTHER
     if THIRD in scale.parts:
-        yield THIRD, replace(plan, strategies=tuple((one, VARIANTS[one]) for one in AGGREGATIONS)), THIRD
+        yield THIRD, replace(plan, strategies=tuple((one, VARIANTS[one]) for one in AGAIN)), THIRD
     if scale.variants:
         yield "variants", replace(plan, strategies=tuple((one, VARIANTS[one]) for one in scale.variants)), CELLS
