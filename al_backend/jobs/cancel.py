@@ -203,12 +203,13 @@ def _about_to_train(registry: Registry, project_id: int, cancelled_at: datetime 
 
 def _cancel_ranking(queues: Queues, registry: Registry, project_id: int) -> tuple[str | None, int]:
     pointer = registry.active(project_id)
-    current = newest_ranking(registry.rankings(project_id), pointer.version if pointer else None)
+    rankings = registry.rankings(project_id)
+    current = newest_ranking(rankings, pointer.version if pointer else None)
     published = (registry.read_document(project_id, PUBLISHED) or {}).get("ranking")
     if current is not None and current.id != published and not is_cancelled(registry, current, pointer):
         _write(queues, registry, project_id, RANK_CANCEL, {"ranking": current.id, "pointer": mark_of(pointer)})
         return current.id, _remove_ranking_jobs(queues, project_id, current.id)
-    if owed_ranking(registry, project_id) is None:
+    if owed_ranking(registry, project_id, rankings) is None:
         return None, 0
     before = cancelled_ranking(registry, project_id)
     ranking, mark = (None, None) if before is None else (before.ranking, before.pointer)

@@ -103,8 +103,8 @@ def cancelled_ranking(registry: Registry, project_id: int) -> CancelledRanking |
     )
 
 
-def owed_ranking(registry: Registry, project_id: int) -> RankingRequest | None:
-    """The request for a ranking that none has met and nobody has cancelled since; None without one.
+def owed_ranking(registry: Registry, project_id: int, rankings: Sequence[Ranking]) -> RankingRequest | None:
+    """The request for a ranking that none of `rankings` has met and nobody has cancelled since; None without one.
 
     Every ranking that began after it is the one that was asked for, whichever version was active then.
     """
@@ -115,7 +115,7 @@ def owed_ranking(registry: Registry, project_id: int) -> RankingRequest | None:
     cancelled = cancelled_ranking(registry, project_id)
     if cancelled is not None and cancelled.at >= asked:
         return None
-    if any(ranking.created_at >= asked for ranking in registry.rankings(project_id)):
+    if any(ranking.created_at >= asked for ranking in rankings):
         return None
     return RankingRequest(asked, document.get("overrides") or {})
 

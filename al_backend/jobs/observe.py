@@ -162,7 +162,7 @@ def read_state(here: Context, project_id: int) -> cycle.State:
         starting=starting,
         train_requested_at=requested_at(train_request),
         train_from_scratch=bool((train_request or {}).get("from_scratch")),
-        ranking_owed=owed_ranking(registry, project_id) is not None,
+        ranking_owed=owed_ranking(registry, project_id, rankings) is not None,
         attempt=read_attempt(registry, project_id),
         train_cancelled=cancelled_training(registry, project_id),
         ranking_cancelled=current.cancelled is not None,

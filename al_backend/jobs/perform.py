@@ -217,7 +217,8 @@ def _create_ranking(
     settings: LearningSettings,
 ) -> Ranking:
     version = here.registry.version(project_id, version_name)
-    request = owed_ranking(here.registry, project_id)
+    rankings = here.registry.rankings(project_id)
+    request = owed_ranking(here.registry, project_id, rankings)
     if request is not None and request.overrides:
         settings = settings.overridden(request.overrides)
     chosen = draw_pool([task.id for task in pool], settings.pool_size, settings.seed)
@@ -232,7 +233,7 @@ def _create_ranking(
         },
         schema={"task_id": pl.Int64, "image": pl.String, "shard": pl.Int64},
     )
-    name = cycle.published_name(version_name, [item.id for item in here.registry.rankings(project_id)])
+    name = cycle.published_name(version_name, [item.id for item in rankings])
     created = Ranking(
         id=name,
         project=project_id,

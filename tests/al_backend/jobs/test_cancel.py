@@ -328,19 +328,19 @@ def test_a_request_that_an_earlier_version_met_is_nothing_to_cancel(
 def test_a_request_is_owed_until_any_ranking_meets_it_or_a_person_cancels_it(
     registry: Registry, queues: Queues, tmp_path: Path
 ) -> None:
-    assert owed_ranking(registry, PROJECT) is None
+    assert owed_ranking(registry, PROJECT, registry.rankings(PROJECT)) is None
     add_version(registry, tmp_path)
     add_ranking(registry, V1)
     request_ranking(registry, queues, PROJECT, strategy="random", budget=3)
-    owed = owed_ranking(registry, PROJECT)
+    owed = owed_ranking(registry, PROJECT, registry.rankings(PROJECT))
     assert owed is not None
     assert owed.overrides == {"strategy": "random", "budget": 3}
     published(registry, V1)
     cancel(queues, registry, PROJECT)
-    assert owed_ranking(registry, PROJECT) is None
+    assert owed_ranking(registry, PROJECT, registry.rankings(PROJECT)) is None
     request_ranking(registry, queues, PROJECT)
-    again = owed_ranking(registry, PROJECT)
+    again = owed_ranking(registry, PROJECT, registry.rankings(PROJECT))
     assert again is not None
     assert again.overrides == {}
     add_ranking(registry, f"{V1}+r2")
-    assert owed_ranking(registry, PROJECT) is None
+    assert owed_ranking(registry, PROJECT, registry.rankings(PROJECT)) is None
