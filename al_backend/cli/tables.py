@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from al_backend.jobs.cancel import CancelReport
     from al_backend.registry import ActivePointer, Version
 
-_SHOWN_UNREADABLE = 10
+_SHOWN_LINES = 10
 
 
 def versions_document(versions: Iterable[Version], active: ActivePointer | None) -> list[dict[str, Any]]:
@@ -104,16 +104,17 @@ def status_text(document: dict[str, Any]) -> RenderableType:
     unreadable = document["unreadable"]
     if unreadable:
         parts.append(f"{len(unreadable)} images cannot be read:")
-        parts += [f"  task {row['task']}: {escape(row['reason'])}" for row in unreadable[:_SHOWN_UNREADABLE]]
-        if len(unreadable) > _SHOWN_UNREADABLE:
-            parts.append("  ... `--json` lists all")
+        parts += _first_of([f"task {row['task']}: {row['reason']}" for row in unreadable])
     if document["problems"]:
         parts.append("Left out of the last training:")
-        parts += [f"  {escape(problem)}" for problem in document["problems"][:_SHOWN_UNREADABLE]]
-        if len(document["problems"]) > _SHOWN_UNREADABLE:
-            parts.append("  ... `--json` lists all")
+        parts += _first_of(document["problems"])
     parts += [f"! {escape(note)}" for note in document["notes"]]
     return Group(*parts)
+
+
+def _first_of(lines: Sequence[str]) -> list[str]:
+    more = ["  ... `--json` lists all"] if len(lines) > _SHOWN_LINES else []
+    return [*(f"  {escape(line)}" for line in lines[:_SHOWN_LINES]), *more]
 
 
 def training_text(document: dict[str, Any]) -> RenderableType:

@@ -115,6 +115,13 @@ class Plan:
         """The training of one cycle: the same for all strategies."""
         return replace(self.training, losses=dict(self.losses)[losses], seed=derived_seed(seed, "training", cycle))
 
+    def labels(self) -> dict[str, dict[str, Any]]:
+        """Settings of `strategies` and `losses` by label, as plain JSON values: what may join a folder later."""
+        return {
+            "strategies": {label: plain(asdict(config)) for label, config in self.strategies},
+            "losses": {label: plain(asdict(config)) for label, config in self.losses},
+        }
+
     def common(self) -> dict[str, Any]:
         """What all curves in one folder must agree on, as plain JSON values."""
         training = {name: value for name, value in asdict(self.training).items() if name not in _NO_MATTER}

@@ -196,8 +196,8 @@ def collect(experiment: Experiment, outcome: Outcome | None = None, *, others: b
     """
     plan, store = experiment.plan, experiment.store
     curves = [_curve(cell, store.cycles(cell), plan.cycles) for cell in plan.cells()]
-    strategies = {label: plain(asdict(config)) for label, config in plan.strategies}
-    losses = {label: plain(asdict(config)) for label, config in plan.losses}
+    labels = plan.labels()
+    strategies, losses = labels["strategies"], labels["losses"]
     asked = [(label, seed) for seed in plan.seeds for label, _ in plan.losses] if plan.full else []
     references = list(asked)
     if others:

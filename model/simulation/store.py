@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ class Store:
         Raises:
             SimulationError: the folder holds another experiment; the message names the differences.
         """
-        labels, fixed = _labels(plan), _fixed(plan, source)
+        labels, fixed = plan.labels(), _fixed(plan, source)
         known = self.refuse_other(plan, source, data)
         self.folder.mkdir(parents=True, exist_ok=True)
         both = {kind: known.get(kind, {}) | labels[kind] for kind in labels}
@@ -73,7 +72,7 @@ class Store:
             return {}
         if found is None:
             raise SimulationError(f"{self.folder} has results and no manifest.json that can be read; use another.")
-        labels, fixed = _labels(plan), _fixed(plan, source)
+        labels, fixed = plan.labels(), _fixed(plan, source)
         known = {kind: dict(found.pop(kind)) for kind in labels}
         there = found.pop("data")
         different = differences(found, fixed)
@@ -94,15 +93,13 @@ class Store:
         return known
 
     def known_cells(self) -> list[Cell]:
-        """All curves that have at least one finished cycle, by name of their folder; empty without a manifest."""
-        manifest = read_json(self._manifest)
-        if manifest is None:
-            return []
+        """All curves that have at least one finished cycle, seed by seed; empty without a manifest."""
+        settings = self.known_settings()
         names = {entry.name for entry in (self.folder / "cells").glob("*") if any(entry.glob("cycle-*.json"))}
         known = [
             Cell(strategy, losses, int(seed))
-            for strategy in manifest["strategies"]
-            for losses in manifest["losses"]
+            for strategy in settings["strategies"]
+            for losses in settings["losses"]
             for name in names
             if (seed := name.removeprefix(f"{strategy}-{losses}-")).isdecimal() and seed != name
         ]
@@ -181,14 +178,6 @@ def _same_place(name: str, other: str) -> bool:
     """
     short, long = sorted((name, other), key=len)
     return short == long or long.startswith(f"{short}/") or long.endswith(f"/{short}")
-
-
-def _labels(plan: Plan) -> dict[str, Any]:
-    """What may join an experiment, by label."""
-    return {
-        "strategies": {label: plain(asdict(config)) for label, config in plan.strategies},
-        "losses": {label: plain(asdict(config)) for label, config in plan.losses},
-    }
 
 
 def _fixed(plan: Plan, source: DetectorSource) -> dict[str, Any]:
