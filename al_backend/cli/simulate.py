@@ -287,17 +287,16 @@ def _data(
         from al_backend.labelled_project import read_project
 
         return read_project(doors.settings, settings, doors.label_studio, asked.project, asked.out / "images", progress)
-    dataset = str(asked.dataset)
-    reef = _REEF.fullmatch(dataset)
-    if reef is not None:
+    count = _reef_count(asked)
+    if count is not None:
         size = min(settings.image_size, _REEF_SIZE)
-        return reef_data(asked.out / "reef", int(reef[1] or REEF_COUNT), size=size, progress=progress)
-    return _valid(lambda: directory_data(Path(dataset), split=asked.split, test_split=asked.test_split))
+        return reef_data(asked.out / "reef", count, size=size, progress=progress)
+    return _valid(lambda: directory_data(Path(str(asked.dataset)), split=asked.split, test_split=asked.test_split))
 
 
 def _check_data(asked: Asked) -> None:
     """Refuse what can be seen to be no data before a folder is made for them."""
-    on_disk = asked.dataset is not None and _REEF.fullmatch(asked.dataset) is None
+    on_disk = asked.dataset is not None and _reef_count(asked) is None
     if (asked.split or asked.test_split) and not on_disk:
         raise WrongUse("Only data sets on disk have splits: leave --split and --test-split out.")
     if on_disk and not Path(str(asked.dataset)).exists():
@@ -328,8 +327,14 @@ def _known_name(asked: Asked) -> str | None:
         from al_backend.labelled_project import project_name  # brings the clients
 
         return project_name(asked.project)
-    reef = None if asked.dataset is None else _REEF.fullmatch(asked.dataset)
-    return None if reef is None else reef_name(int(reef[1] or REEF_COUNT))
+    count = _reef_count(asked)
+    return None if count is None else reef_name(count)
+
+
+def _reef_count(asked: Asked) -> int | None:
+    """How many generated pictures are asked for; None where other data are."""
+    found = None if asked.dataset is None else _REEF.fullmatch(asked.dataset)
+    return None if found is None else int(found[1] or REEF_COUNT)
 
 
 def _valid(make: Callable[[], Value]) -> Value:
