@@ -84,7 +84,8 @@ def simulate(
     if (dataset is None) == (project is None):
         raise typer.BadParameter("name a data set, or a project with --project, and not both", param_hint="DATASET")
     with command_output(context.obj, as_json=as_json, device=device) as out_to:
-        from al_backend.cli.simulate import Asked, run_simulation, simulation_text
+        from al_backend.cli.simulate import Asked, run_simulation
+        from al_backend.cli.simulation_output import simulation_text
 
         asked = Asked(
             dataset=dataset,

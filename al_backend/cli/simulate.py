@@ -1,22 +1,18 @@
-"""The command `simulate`: from its arguments to an experiment, and how far that is while it runs."""
+"""The command `simulate`: from its arguments to an experiment and its report."""
 
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rich.console import Console, Group, RenderableType
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.console import Console
 
 from al_backend.base_checkpoint import may_be_pickled
+from al_backend.cli.simulation_output import display
 from al_backend.errors import BackendError, WrongUse
 from al_backend.settings import LearningSettings
 from model.acquisition.strategy import StrategyConfig
@@ -26,26 +22,22 @@ from model.names import architectures, is_detector
 from model.simulation.cell import Experiment
 from model.simulation.data import REEF_COUNT, SimulationData, directory_data, reef_data, reef_name
 from model.simulation.detectors import FactoryDetectors
+from model.simulation.notes import notes, problem_note
 from model.simulation.output import write_report
 from model.simulation.plan import DIVERSITY_SUFFIX, Plan, parse_strategy
-from model.simulation.report import notes, problem_note
 from model.simulation.results import BASELINE, collect
 from model.simulation.runner import SimulationProgress, run_experiment
-from model.simulation.statistics import Interval
 from model.simulation.store import Store
 from model.simulation.summary import summarise
 from model.training.config import TrainingConfig
 from model.training.loss_config import LossConfig
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
     from al_backend.cli.output import Doors
 
 LOSSES = {"library": LossConfig(), "huale": LossConfig.huale()}
 _REEF = re.compile(r"reef(?::(\d+))?")
 _REEF_SIZE = 640
-_LINE_EVERY = 10.0
 
 Value = TypeVar("Value")
 
@@ -172,84 +164,6 @@ def make_plan(settings: LearningSettings, asked: Asked) -> Plan:
     )
 
 
-def simulation_text(document: dict[str, Any]) -> RenderableType:
-    """What came out, for people."""
-    summaries: Sequence[dict[str, Any]] = document["strategies"]
-    several = len({item["losses"] for item in summaries}) > 1
-    table = Table(title="mAP50 on held-out images")
-    for name in ("strategy", "seeds", "labels", "boxes", "at the end", "gain per image", "gain per box"):
-        table.add_column(name, justify="left" if name == "strategy" else "right")
-    for item in summaries:
-        labels, boxes, quality = item["last"]
-        title = f"{item['strategy']}, losses {item['losses']}" if several else item["strategy"]
-        table.add_row(
-            escape(title),
-            str(item["seeds"]),
-            f"{labels:,.0f}",
-            f"{boxes:,.0f}",
-            f"{quality:.3f}",
-            _gain(item["gain_labels"]),
-            _gain(item["gain_boxes"]),
-        )
-    parts: list[RenderableType] = [table] if summaries else []
-    prefix = "{losses}: {verdict}" if several else "{verdict}"
-    parts += [escape(prefix.format(**item)) for item in summaries if item["verdict"]]
-    parts += [f"! {escape(note)}" for note in document["notes"]]
-    parts.append(escape(f"Report: {document['report']}"))
-    return Group(*parts)
-
-
-Show = Callable[[str, float, float, "float | None"], None]
-"""Called with what is being done, how much of it is done, how much there is, and the seconds left, if known."""
-
-
-@contextmanager
-def display(console: Console) -> Iterator[Show]:
-    """A moving bar on a terminal; a line now and then where the output is kept."""
-    if not console.is_terminal:
-        yield _lines(console)
-        return
-    columns = (
-        SpinnerColumn(),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-        TextColumn("{task.description}", markup=False),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar: TaskID = progress.add_task("", total=1, left="")
-
-        def show(what: str, done: float, total: float, left: float | None) -> None:
-            progress.update(bar, description=what, completed=done, total=total, left=_left(left))
-
-        yield show
-
-
-def _lines(console: Console) -> Show:
-    printed_at, printed = float("-inf"), -1.0
-
-    def show(what: str, done: float, total: float, left: float | None) -> None:
-        nonlocal printed_at, printed
-        now = time.monotonic()
-        if done == printed or (now - printed_at < _LINE_EVERY and done < total):
-            return
-        printed_at, printed = now, done
-        text = f"{done:.1f} of {total:.0f}" if done != int(done) else f"{done:.0f} of {total:.0f}"
-        console.print(f"{text} {_left(left)} {what}".replace("  ", " "), markup=False, highlight=False, soft_wrap=True)
-
-    return show
-
-
-def _left(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{rest} s"
-    return f"(about {text} left)"
-
-
 def _learning(doors: Doors, asked: Asked) -> LearningSettings:
     """The command line before what a connected project overrides before the environment."""
     record = None if asked.project is None else doors.registry.project(asked.project)
@@ -349,12 +263,3 @@ def _valid(make: Callable[[], Value]) -> Value:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _gain(gain: dict[str, Any] | None) -> str:
-    if gain is None:
-        return ""
-    found = Interval(**gain)
-    if found.low is None or found.high is None:
-        return f"{100 * found.mean:+.2f}"
-    return f"{100 * found.mean:+.2f} ({100 * found.low:+.2f} to {100 * found.high:+.2f})"

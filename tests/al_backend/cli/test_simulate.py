@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from al_backend.cli import app
-from al_backend.cli.simulate import Asked, display, make_plan
+from al_backend.cli.simulate import Asked, make_plan
 from al_backend.settings import load_settings
 from model.data.reef import write_reef
 from model.data.yolo import write_yolo
@@ -238,24 +237,3 @@ def test_settings_apply_as_in_a_project(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert make_plan(load_settings().learning, Asked("reef", tmp_path)).min_score == 0.2
     monkeypatch.setenv("AL_MEASURE_THRESHOLD", "0.05")
     assert make_plan(load_settings().learning, Asked("reef", tmp_path)).min_score == 0.05
-
-
-def test_progress_on_a_terminal_and_in_a_file(tmp_path: Path) -> None:
-    with (tmp_path / "log").open("w+") as file:
-        with display(Console(file=file, force_terminal=False)) as show:
-            show("random, seed 0", 1.5, 8, 3700)
-            show("random, seed 0", 1.6, 8, 3700)
-            show("done", 8, 8, 0)
-        file.seek(0)
-        assert file.read().splitlines() == [
-            "1.5 of 8 (about 1 h 1 min left) random, seed 0",
-            "8 of 8 (about 0 s left) done",
-        ]
-    with (tmp_path / "terminal").open("w+") as file:
-        with display(Console(file=file, force_terminal=True, width=120)) as show:
-            show("random, [seed] 0", 2, 8, 90)
-        file.seek(0)
-        text = file.read()
-    assert "25 %" in text
-    assert "about 1 min left" in text
-    assert "random, [seed] 0" in text

@@ -55,3 +55,8 @@ def results(curves: Sequence[Curve], *, full: Mapping[int, float] | None = None,
         versions={"python": "3.11"},
         hardware={"processor": "abacus"},
     )
+
+
+RANDOM = [0.1, 0.2, 0.3, 0.4]
+BETTER = [0.1, 0.3, 0.4, 0.45]
+CURVES = [curve(name, seed, values) for seed in (0, 1) for name, values in (("random", RANDOM), ("huale", BETTER))]
