@@ -158,9 +158,20 @@ class LearningSettings(BaseModel):
                 "architecture, but only AL_DETECTOR may name a file."
             )
         try:
-            return LearningSettings.model_validate(self.model_dump() | plain)
+            return self.replaced(plain)
+        except ConfigError as error:
+            raise ConfigError(f"Extra params of the model connection: {error}") from error
+
+    def replaced(self, values: Mapping[str, Any]) -> LearningSettings:
+        """These settings with other values, from somebody who may name files.
+
+        Raises:
+            ConfigError: a name is not one of a setting, or its value is wrong.
+        """
+        try:
+            return LearningSettings.model_validate(self.model_dump() | dict(values))
         except ValidationError as error:
-            raise ConfigError(f"Extra params of the model connection: {_explain(error)}") from error
+            raise ConfigError(_explain(error)) from error
 
 
 class Settings(LearningSettings, BaseSettings):

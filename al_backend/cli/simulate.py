@@ -174,7 +174,7 @@ def _learning(doors: Doors, asked: Asked) -> LearningSettings:
         )
     own = {"detector": asked.detector, "image_size": asked.image_size}
     learning = doors.settings.learning.overridden({} if record is None else record.overrides)
-    learning = learning.overridden({name: value for name, value in own.items() if value is not None})
+    learning = learning.replaced({name: value for name, value in own.items() if value is not None})
     _require_file(learning.detector)
     return learning
 

@@ -154,11 +154,13 @@ class _Worker:
             if measured is not None and (folder / "detector").is_dir():
                 return self._experiment.source.load(folder / "detector", device=self._device), measured
             detector, now = self.train(labelled, 0, folder / "training")
-            measured = measured or now
             # Killed while it writes, there are the whole weights or none: the folder alone says that they are there.
             detector.save(folder / "saving")
+            shutil.rmtree(folder / "detector", ignore_errors=True)  # whose numbers are lost
+            if measured is None:
+                measured = now
+                write_json(folder / "measured.json", measured)
             (folder / "saving").rename(folder / "detector")
-            write_json(folder / "measured.json", measured)
             shutil.rmtree(folder / "training", ignore_errors=True)
             return detector, measured
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,8 @@ def test_ctrl_c_ends_with_a_report_of_what_is_there(tmp_path: Path) -> None:
         (["reef:40", "--strategies", "random,huale+diversty"], "what follows a name can only be +diversity", 2),
         (["reef:40", "--strategies", "random,random"], "named once", 2),
         (["reef:40", "--detector", "own.yaml"], "detector is 'own.yaml': no such file, looked for /", 2),
+        (["reef:40", "--detector", "own.pt"], "detector is 'own.pt': no such file, looked for /", 2),
+        (["reef:40", "--detector", "/nowhere/own.yaml"], "detector is '/nowhere/own.yaml': no such file", 2),
         (["reef:40", "--detector", "yolov8.yaml"], "has the scales n, s, m, l, x, and its file name says none", 2),
         (["reef:40", "--detector", "yolo5n"], "detector is 'yolo5n', expected one of: yolov5n", 2),
         (["reef:40", "--losses", "huale,own"], "losses are own", 2),
@@ -144,6 +147,14 @@ def test_what_it_refuses(tmp_path: Path, arguments: list[str], sentence: str, co
     assert sentence in json.loads(result.stdout)["error"]
     if code == 1:
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["own.pt", "yolov5n-own.yaml"])
+def test_the_command_line_may_name_a_detector_file(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(resources.files("ultralytics").joinpath("cfg/models/v5/yolov5.yaml").read_bytes())
+    result = run("reef:40", "--detector", file, "--losses", "own", "--out", tmp_path / "out", "--json")
+    assert "losses are own" in json.loads(result.stdout)["error"], "which is looked at later"
 
 
 @pytest.mark.parametrize("below", ["", "deeper"])

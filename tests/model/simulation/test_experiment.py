@@ -17,6 +17,7 @@ import pytest
 from model.acquisition.strategy import strategy_names
 from model.data.dataset import DetectionDataset
 from model.errors import NotEnoughLabels
+from model.simulation import cell as cell_module
 from model.simulation.cell import Experiment
 from model.simulation.data import SimulationData
 from model.simulation.environment import versions
@@ -24,7 +25,7 @@ from model.simulation.output import write_report
 from model.simulation.plan import Plan
 from model.simulation.results import Curve, Results, collect
 from model.simulation.runner import Outcome, SimulationProgress, run_experiment
-from model.simulation.store import SimulationError
+from model.simulation.store import SimulationError, write_json
 from model.training.config import TrainingReport
 from model.training.loss_config import LossConfig
 from tests.model.simulation.fake_experiment import Fake, Fakes, draw, plan, sample
@@ -141,6 +142,27 @@ class TestLoop:
         results, outcome = run(both)
         assert outcome.failures == []
         assert results.complete
+
+    def test_a_kill_between_the_first_weights_and_their_numbers(
+        self, data: SimulationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def killed(path: Path, document: Any) -> None:
+            if path.name == "measured.json":
+                raise OSError("killed")
+            write_json(path, document)
+
+        begun = Experiment(plan("random", full=False), data, Fakes(), tmp_path)
+        with monkeypatch.context() as patched:
+            patched.setattr(cell_module, "write_json", killed)
+            assert "killed" in run(begun)[1].failures[0]
+        results, outcome = run(begun)
+        assert (outcome.failures, results.complete) == ([], True)
+
+    def test_first_weights_whose_numbers_are_lost(self, data: SimulationData, tmp_path: Path) -> None:
+        run(Experiment(plan("random", full=False), data, Fakes(), tmp_path))
+        (tmp_path / "starts" / "library-0" / "measured.json").write_text("{")
+        results, outcome = run(Experiment(plan("random", "uncertainty", full=False), data, Fakes(), tmp_path))
+        assert (outcome.failures, results.complete) == ([], True)
 
     def test_every_training_says_where_it_was_made(self, data: SimulationData, tmp_path: Path) -> None:
         results, _ = run(Experiment(plan("random", cycles=1), data, Fakes(), tmp_path))
