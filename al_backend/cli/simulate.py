@@ -108,7 +108,10 @@ def run_simulation(doors: Doors, asked: Asked, console: Console) -> dict[str, An
     with display(console) as show:
         with store.alone():  # before the pictures of an experiment that goes on could be drawn anew
             store.refuse_other(plan, source, data_name=_known_name(asked))
-            data = _data(doors, settings, asked, lambda done, total: show("images", done, total, None))
+            try:
+                data = _data(doors, settings, asked, lambda done, total: show("images", done, total, None))
+            except KeyboardInterrupt:
+                raise BackendError("Stopped before the first training; the same command goes on.") from None
         for sentence in problem_note(data.problems):
             console.print(f"! {sentence}", markup=False, highlight=False, soft_wrap=True)
         experiment = Experiment(plan, data, source, asked.out)

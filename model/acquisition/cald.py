@@ -80,13 +80,15 @@ class Cald(OnePhase):
     def informativeness(self, measurements: pl.DataFrame, context: RankingContext, fitted: Fitted) -> pl.Series:
         """In [1, 2] for candidates, 1 plus the novelty; in (0, 1], by consistency, for others with boxes.
 
-        Images without a box in any view have the `EMPTY_VALUE` of `empty_policy`.
+        With one class nothing is novel, and all with boxes are sorted by consistency. Images without a box in any view
+        have the `EMPTY_VALUE` of `empty_policy`.
         """
         require_columns(measurements, self.columns(context))
+        by_novelty = len(context.label_counts) > 1
         value = (
             pl.when(pl.col("boxes") == 0)
             .then(self._empty_value)
-            .when(pl.col("consistency") <= fitted["candidates_up_to"])
+            .when(pl.lit(by_novelty) & (pl.col("consistency") <= fitted["candidates_up_to"]))
             .then(1.0 + pl.col("novelty"))
             .otherwise(1.0 / (1.0 + pl.col("consistency")))
         )

@@ -67,7 +67,7 @@ def category_diversity(original: Detections, other: Detections, how: CategoryDiv
 def overlap_ratio(detections: Detections) -> float:
     """Share of the boxes of which more than `COVERED` lies inside another box; 0 without boxes.
 
-    Boxes with equal corners are one box: it survived suppression under two classes.
+    Boxes with the very same corners are one box, which survived suppression under two classes.
 
     Source: our reading of Nguyen et al., IEEE Big Data 2023; it gives the six values of their ablation figure.
     """

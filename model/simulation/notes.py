@@ -37,6 +37,7 @@ def notes(results: Results) -> list[str]:
     found += _regime(results)
     found += _beyond_full(results)
     found += _exhausted(results)
+    found += _no_choice(results)
     if len(results.settings["seeds"]) == 1:
         found.append("One seed only: no interval can be given, and differences may be chance.")
     if BASELINE not in results.settings["strategies"]:
@@ -105,6 +106,17 @@ def _exhausted(results: Results) -> list[str]:
         f"{len(ended)} of {len(results.curves)} curves end with all {results.data['pool_images']:,} images of the pool "
         "labelled, where no strategy differs from another: take a smaller --initial, --budget or --cycles, or more "
         "images."
+    ]
+
+
+def _no_choice(results: Results) -> list[str]:
+    """A warning where strategies see no more of the pool than they have to take."""
+    seen, budget = results.settings["pool_size"], results.settings["budget"]
+    if not 0 < seen <= budget:
+        return []
+    return [
+        f"Strategies saw {seen:,} images per cycle (pool_size) and took up to {budget:,}: all of them, so that none "
+        "had a choice, and these curves differ by nothing. Show them more, or all by 0, or take a smaller --budget."
     ]
 
 

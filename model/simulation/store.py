@@ -18,7 +18,7 @@ from model.simulation.detectors import DetectorSource
 from model.simulation.plan import Cell, Plan, differences, plain
 
 FORMAT = 1
-_CYCLE = re.compile(r"cycle-(\d{3})\.json")
+_CYCLE = re.compile(r"cycle-(\d{3,})\.json")
 
 
 class SimulationError(ModelError):

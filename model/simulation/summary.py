@@ -131,7 +131,10 @@ def _verdict(
     if not pairs:
         return f"There is no curve of random order with a seed of {strategy} to compare it with."
     if gain is None:
-        return f"{strategy} or random order has one training so far: two are the least that can be compared."
+        return (
+            f"{strategy} and random order share no range of labels so far: compared can be what has at least two "
+            "trainings, with different numbers of labels."
+        )
     measured = _in_words(gain)
     if gain.low is None:
         return (

@@ -166,6 +166,16 @@ def test_a_folder_that_cannot_be_one(tmp_path: Path, below: str) -> None:
     assert "expected a folder that can be written to" in json.loads(result.stdout)["error"]
 
 
+def test_ctrl_c_while_the_data_are_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("al_backend.cli.simulate.reef_data", pressed)
+    result = run("reef:40", "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 1
+    assert "Stopped before the first training" in json.loads(result.stdout)["error"]
+
+
 def test_a_refused_call_leaves_the_pictures_alone(tmp_path: Path) -> None:
     """They would be another size, while a run beside it, or one that goes on later, keeps the boxes of the old."""
     out = tmp_path / "out"

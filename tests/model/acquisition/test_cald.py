@@ -124,6 +124,16 @@ def test_the_least_consistent_of_1_2_budgets_are_candidates() -> None:
     assert result.table["informativeness"].to_list()[:13] == [1.5] * 12 + [1 / (1 + values[12])]
 
 
+def test_with_one_class_the_least_consistent_come_first() -> None:
+    """Not the first tasks among the candidates: all classes seen are those that are labelled."""
+    context = RankingContext(("cod",), (2,), seed=0, budget=10)
+    values = [1.0 - task / 20 for task in range(20)]
+    table = pl.DataFrame({"task_id": range(20), "consistency": values, "novelty": [0.0] * 20, "boxes": [1.0] * 20})
+    result = create_strategy(StrategyConfig("cald")).rank(table, context)
+    assert result.table["task_id"].to_list() == list(reversed(range(20)))
+    assert result.table["informativeness"][0] == pytest.approx(1 / 1.05)
+
+
 def test_consistency_is_the_mean_of_the_views() -> None:
     strategy = create_strategy(StrategyConfig("cald"))
     context = RankingContext(("cod", "eel"), (2, 0), seed=0, budget=1)

@@ -22,10 +22,10 @@ from model.simulation.cell import Experiment
 from model.simulation.data import SimulationData
 from model.simulation.environment import versions
 from model.simulation.output import write_report
-from model.simulation.plan import Plan
+from model.simulation.plan import Cell, Plan
 from model.simulation.results import Curve, Results, collect
 from model.simulation.runner import Outcome, SimulationProgress, run_experiment
-from model.simulation.store import SimulationError, write_json
+from model.simulation.store import SimulationError, Store, write_json
 from model.training.config import TrainingReport
 from model.training.loss_config import LossConfig
 from tests.model.simulation.fake_experiment import Fake, Fakes, draw, plan, sample
@@ -288,6 +288,12 @@ class TestGoingOn:
         assert not collect(experiment).complete
         after, _ = run(experiment)
         assert list(map(keys, after.curves)) == list(map(keys, before.curves))
+
+    def test_more_than_a_thousand_cycles_are_found_again(self, tmp_path: Path) -> None:
+        store, cell = Store(tmp_path), Cell("random", "library", 0)
+        for number in range(1002):
+            store.write_cycle(cell, {"cycle": number})
+        assert [document["cycle"] for document in store.cycles(cell)] == list(range(1002))
 
     def test_seeds_and_strategies_may_join(self, data: SimulationData, tmp_path: Path) -> None:
         log = tmp_path / "log"

@@ -72,6 +72,17 @@ def test_what_the_readers_left_out() -> None:
     assert Results.from_dict(json.loads(json.dumps(more.as_dict()))).problems == more.problems
 
 
+def test_strategies_that_see_no_more_than_they_take() -> None:
+    made = results(CURVES, full={0: 0.5})
+
+    def told(seen: int) -> list[str]:
+        return notes(replace(made, settings={**made.settings, "pool_size": seen, "budget": 100}))
+
+    assert told(101) == told(0) == []
+    (note,) = told(100)
+    assert note.startswith("Strategies saw 100 images per cycle (pool_size) and took up to 100: all of them")
+
+
 def test_a_pool_that_is_labelled_to_the_end() -> None:
     found = results(CURVES, full={0: 0.3, 1: 0.3})
     assert "passed the training on everything" in notes(found)[0]

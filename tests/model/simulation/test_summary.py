@@ -50,7 +50,7 @@ class TestNumbers:
         curves = [curve("random", 0, RANDOM), curve("huale", 0, BETTER[:1], complete=False)]
         found = of(summarise(results(curves)), "huale")
         assert (found.area_labels, found.gain_labels, found.gain_boxes) == (None, None, None)
-        assert found.verdict.startswith("huale or random order has one training so far")
+        assert found.verdict.startswith("huale and random order share no range of labels so far")
 
     def test_a_curve_that_a_stop_cut_short_takes_nothing_from_the_others(self) -> None:
         whole = [
