@@ -118,13 +118,17 @@ def run_experiment(
 
 
 def units(experiment: Experiment) -> list[Unit]:
-    """All work, seed by seed."""
+    """All work, seed by seed.
+
+    The trainings on everything come second: while the first curve is at the training that all curves of the seed begin
+    with, the second would wait for it.
+    """
     plan = experiment.plan
     work: list[Unit] = []
     for seed in plan.seeds:
-        work += [Unit(cell, plan.cycles + 1) for cell in plan.cells() if cell.seed == seed]
-        if plan.full:
-            work += [Unit(Cell("", losses, seed), 1) for losses, _ in plan.losses]
+        first, *others = [Unit(cell, plan.cycles + 1) for cell in plan.cells() if cell.seed == seed]
+        references = [Unit(Cell("", losses, seed), 1) for losses, _ in plan.losses] if plan.full else []
+        work += [first, *references, *others]
     return work
 
 

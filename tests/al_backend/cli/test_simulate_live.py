@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from al_backend.cli import app
@@ -78,8 +79,14 @@ def test_a_labelled_project_gets_a_report(
     finally:
         root.handlers[:], root.level = handlers, level
     assert result.exit_code == 0, result.output
-    results = Results.from_dict(json.loads(Path(json.loads(result.stdout)["results"]).read_text()))
+    document = json.loads(result.stdout)
+    results = Results.from_dict(json.loads(Path(document["results"]).read_text()))
     assert results.data["classes"] == list(SPECIES)
     assert results.data["pool_images"] + results.data["test_images"] == IMAGES
     assert results.complete
+    page = Path(document["report"]).read_text()
+    assert f"{IMAGES - results.data['test_images']} images with" in page
+    assert page.count("<svg") == 2
+    with Image.open(document["picture"]) as picture:
+        assert picture.format == "PNG"
     assert [[point.labels for point in curve.points] for curve in results.curves] == [[2, 4]] * 2

@@ -24,7 +24,7 @@ from model.simulation.environment import versions
 from model.simulation.output import write_report
 from model.simulation.plan import Cell, Plan
 from model.simulation.results import Curve, Results, collect
-from model.simulation.runner import Outcome, SimulationProgress, run_experiment
+from model.simulation.runner import Outcome, SimulationProgress, run_experiment, units
 from model.simulation.store import SimulationError, Store, write_json
 from model.training.config import TrainingReport
 from model.training.loss_config import LossConfig
@@ -111,8 +111,15 @@ class TestLoop:
         losses = (("library", LossConfig()), ("huale", LossConfig.huale()))
         results, _ = run(Experiment(plan("random", losses=losses, cycles=1), data, Fakes(log=log), tmp_path / "out"))
         assert [(curve.losses, len(curve.points)) for curve in results.curves] == [("library", 2), ("huale", 2)]
-        assert [row["eiou"] for row in trainings(log)] == [None, None, "safe", "safe", None, "safe"]
+        assert [row["eiou"] for row in trainings(log)] == [None, None, None, "safe", "safe", "safe"]
         assert [full.losses for full in results.full] == ["library", "huale"]
+
+    def test_the_second_worker_need_not_wait_for_the_first(self, data: SimulationData, tmp_path: Path) -> None:
+        """Curves of one seed share their first training, the one on everything is free."""
+        work = units(Experiment(plan("random", "huale", seeds=2), data, Fakes(), tmp_path))
+        assert [(unit.cell.strategy, unit.cell.seed) for unit in work] == [
+            (strategy, seed) for seed in (0, 1) for strategy in ("random", "", "huale")
+        ]
 
     def test_numbers_without_weights_go_on(self, data: SimulationData, tmp_path: Path) -> None:
         first, _ = run(Experiment(plan("random", full=False), data, Fakes(), tmp_path))
