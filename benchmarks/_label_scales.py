@@ -95,7 +95,7 @@ ALL = (BASELINE, *STRATEGIES, *(f"{name}{DIVERSITY_SUFFIX}" for name in STRATEGI
 FULL = (
     Scale("yolov5n", "yolov5n", 600, 300, 160, 400, 8, 20, 20, 5, 5, ALL, variants=tuple(VARIANTS)),
     Scale("ssdlite", SSDLITE, 600, 300, 224, 300, 8, 20, 20, 5, 5, ALL, variants=FEWER, freeze=18),
-    Scale("ssdlite-long", SSDLITE, 600, 300, 224, 600, 8, 20, 20, 5, 5, LONG, parts=(), freeze=18),
+    Scale("ssdlite-long", SSDLITE, 600, 300, 224, 600, 8, 20, 20, 5, 5, LONG, parts=(ANOTHER,), freeze=18),
 )
 QUICK = (Scale("yolov5n", "yolov5n", 60, 30, 96, 40, 8, 10, 10, 1, 2, (BASELINE, DEFAULT, "huale+diversity")),)
 
@@ -110,9 +110,9 @@ def stages(plan: Plan, scale: Scale) -> Iterator[tuple[str, Plan, str]]:
         yield DIVERSE, plan, CELLS
     if CROSSES in scale.parts:
         yield CROSSES, replace(plan, strategies=tuple(map(parse_strategy, CROSSED)), losses=LOSSES), CELLS
-    if ANOTHER in scale.parts:
-        yield ANOTHER, replace(plan, strategies=tuple((one, VARIANTS[one]) for one in CONFIRMED)), ANOTHER
-    if THIRD in scale.parts:
-        yield THIRD, replace(plan, strategies=tuple((one, VARIANTS[one]) for one in AGAIN)), THIRD
+    for draw, labels in ((ANOTHER, CONFIRMED), (THIRD, AGAIN)):
+        if draw in scale.parts:
+            known = [one for one in labels if one in (*scale.strategies, *scale.variants)]
+            yield draw, replace(plan, strategies=tuple((one, VARIANTS[one]) for one in known)), draw
     if scale.variants:
         yield "variants", replace(plan, strategies=tuple((one, VARIANTS[one]) for one in scale.variants)), CELLS
