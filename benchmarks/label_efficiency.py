@@ -129,7 +129,7 @@ def _measure(work: Path, scale: Scale, outcome: Outcome, *, go_on: bool, report:
         "the diversity step against none": diversity_effect(strategies),
         **{part: map(_row, summarise(found[part])) for part in (CROSSES, *DRAWS, "variants") if part in found},
         "HUALE's losses against the library's": losses_effect(found[CROSSES]) if CROSSES in found else [],
-        FIRST_IMAGES: first_rows(begun, FIRST),
+        FIRST_IMAGES: first_rows(begun, FIRST) if FIRST_IMAGES in scale.parts else [],
     }
     outcome.results += [{"detector": who, "part": part, **_plain(row)} for part in rows for row in rows[part]]
     outcome.goals += [*regime(who, strategies, found.get("twice")), *promises(who, strategies, scale.seeds)]
