@@ -90,7 +90,7 @@ class Scale:
     freeze: int | None = None
 
 
-LONG = (BASELINE, DEFAULT, "huale", "ppal")
+LONG = (BASELINE, DEFAULT, "huale", *PEERS)
 ALL = (BASELINE, *STRATEGIES, *(f"{name}{DIVERSITY_SUFFIX}" for name in STRATEGIES))
 FULL = (
     Scale("yolov5n", "yolov5n", 600, 300, 160, 400, 8, 20, 20, 5, 5, ALL, variants=tuple(VARIANTS)),
