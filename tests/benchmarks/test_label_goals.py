@@ -7,10 +7,8 @@ import pytest
 from benchmarks._label_goals import diversity_effect, losses_effect, promises, regime
 from benchmarks._report import Goal
 from model.simulation.results import Curve
-from tests.model.simulation.sample_results import curve, results
+from tests.model.simulation.sample_results import BETTER, RANDOM, curve, results
 
-RANDOM = [0.1, 0.2, 0.3, 0.4]
-BETTER = [0.1, 0.3, 0.4, 0.45]
 PEERS = ("cald", "core_set", "ppal")
 
 

@@ -3,10 +3,7 @@ from __future__ import annotations
 import pytest
 
 from model.simulation.summary import StrategySummary, summarise
-from tests.model.simulation.sample_results import curve, results
-
-RANDOM = [0.1, 0.2, 0.3, 0.4]
-BETTER = [0.1, 0.3, 0.4, 0.45]
+from tests.model.simulation.sample_results import BETTER, CURVES, RANDOM, curve, results
 
 
 def of(found: list[StrategySummary], strategy: str) -> StrategySummary:
@@ -53,16 +50,13 @@ class TestNumbers:
         assert found.verdict.startswith("huale and random order share no range of labels so far")
 
     def test_a_curve_that_a_stop_cut_short_takes_nothing_from_the_others(self) -> None:
-        whole = [
-            curve(name, seed, values) for seed in (0, 1) for name, values in (("random", RANDOM), ("huale", BETTER))
-        ]
         cut = [curve("random", 2, [0.5, 0.6, 0.7, 0.8]), curve("huale", 2, [0.5], complete=False)]
-        stopped, finished = results([*whole, *cut]), results(whole)
+        stopped, finished = results([*CURVES, *cut]), results(CURVES)
         assert of(summarise(stopped), "huale") == of(summarise(finished), "huale")
         assert [(c.strategy, c.seed) for c in stopped.left_out] == [("huale", 2)]
         # Where none of a strategy's curves is complete, the longest say what there is to say.
         none = results(
-            [*whole[::2], curve("huale", 0, BETTER[:3], complete=False), curve("huale", 1, [0.1], complete=False)]
+            [*CURVES[::2], curve("huale", 0, BETTER[:3], complete=False), curve("huale", 1, [0.1], complete=False)]
         )
         assert of(summarise(none), "huale").last == (300, 600, 0.4)
 
